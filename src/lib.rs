@@ -1,0 +1,9 @@
+//! mediafs: an S3 or R2 bucket as a local media directory.
+//!
+//! Direction: `main → cli → config → daemon → fuse → fs → {namespace, reader, writer} → {cache, journal} → store → types`.
+
+pub mod clock;
+pub mod emulator;
+pub mod error;
+pub mod store;
+pub mod types;

@@ -1,0 +1,3 @@
+//! The binary; the command line comes with the daemon.
+
+fn main() {}

@@ -1,0 +1,63 @@
+//! What to change when the bucket can't be used: one line for a person at a terminal.
+
+use super::{ErrorKind, StoreError};
+
+/// What went wrong and what to do about it, in one line without the word "error".
+pub fn advice(error: &StoreError) -> String {
+    let what = &error.message;
+    match fix(error.kind, what) {
+        Some(fix) => format!("{what}: {fix}"),
+        None => error.to_string(),
+    }
+}
+
+fn fix(kind: ErrorKind, what: &str) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::Credentials if what.starts_with("no ") => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (for R2: R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY), or a profile"
+        }
+        ErrorKind::Credentials => "check the access key, its secret and its expiry, and that they belong to this endpoint",
+        ErrorKind::Denied => "let this key list, read and write the bucket (on R2: a token \"Object Read & Write\" for it)",
+        ErrorKind::NoSuchBucket => "check the bucket's name and the endpoint (--endpoint-url)",
+        ErrorKind::WrongRegion => "give the bucket's region with --region",
+        ErrorKind::Unreachable if what.starts_with("TLS: ") => {
+            "check the endpoint's scheme and name, or trust its certificate with a CA file"
+        }
+        ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Truncated => {
+            "check the endpoint (--endpoint-url), its port, and the network"
+        }
+        ErrorKind::NotS3 => "check the endpoint (--endpoint-url): it must be the S3 API, not a console or a web site",
+        ErrorKind::ClockSkew => "set this machine's clock (NTP); requests are signed with the time",
+        ErrorKind::Throttled | ErrorKind::Unavailable => "the store is busy or failing; try again later",
+        ErrorKind::Unsupported => "the store lacks this operation; check that the endpoint is an S3 API",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_newcomers_error_is_one_line_with_a_fix() {
+        for (kind, message, expected) in [
+            (ErrorKind::Credentials, "no credentials found", "AWS_ACCESS_KEY_ID"),
+            (ErrorKind::Credentials, "InvalidAccessKeyId: unknown", "check the access key"),
+            (ErrorKind::NoSuchBucket, "no bucket \"b\" at http://h", "check the bucket's name"),
+            (ErrorKind::WrongRegion, "bucket \"b\" is in region \"x\"", "--region"),
+            (ErrorKind::Unreachable, "http://h refuses the connection", "--endpoint-url"),
+            (ErrorKind::Unreachable, "TLS: unknown issuer", "CA file"),
+            (ErrorKind::NotS3, "http://h answers with status 200", "web site"),
+            (ErrorKind::ClockSkew, "RequestTimeTooSkewed", "clock"),
+        ] {
+            let line = advice(&StoreError::new(kind, "ListObjectsV2", "", message));
+            assert!(line.starts_with(message) && line.contains(expected) && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn other_errors_speak_for_themselves() {
+        let error = StoreError::new(ErrorKind::TooLarge, "PutObject", "k", "EntityTooLarge");
+        assert_eq!(advice(&error), "PutObject k: EntityTooLarge");
+    }
+}

@@ -1,0 +1,194 @@
+//! Counts requests by operation, and writes one debug line for each.
+//!
+//! Placed directly around the store, so that every attempt is counted: requests are what is billed. A presigned URL
+//! is a secret and no request: it is neither counted nor logged.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::{
+    Body, Condition, ListPage, ListRequest, ObjectBody, ObjectStore, Operation, Part, PendingUpload, Receipt, Result, Store, UploadId,
+};
+use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span};
+
+/// What has been asked of the bucket. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct RequestCounts(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    requests: [AtomicU64; Operation::ALL.len()],
+    errors: [AtomicU64; Operation::ALL.len()],
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+}
+
+impl RequestCounts {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn count(&self, operation: Operation) {
+        self.0.requests[operation as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_error(&self, operation: Operation) {
+        self.0.errors[operation as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests of one operation, failed ones included.
+    pub fn of(&self, operation: Operation) -> u64 {
+        self.0.requests[operation as usize].load(Ordering::Relaxed)
+    }
+
+    /// Requests by operation, failed ones included; operations never asked are absent.
+    pub fn snapshot(&self) -> BTreeMap<&'static str, u64> {
+        Self::named(&self.0.requests)
+    }
+
+    /// Failed requests by operation. A missing object and a condition that doesn't hold count as failures.
+    pub fn errors(&self) -> BTreeMap<&'static str, u64> {
+        Self::named(&self.0.errors)
+    }
+
+    /// Bytes of objects and parts sent, repeated attempts included.
+    pub fn bytes_up(&self) -> u64 {
+        self.0.bytes_up.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of objects received.
+    pub fn bytes_down(&self) -> u64 {
+        self.0.bytes_down.load(Ordering::Relaxed)
+    }
+
+    fn named(counters: &[AtomicU64]) -> BTreeMap<&'static str, u64> {
+        let load = |(operation, counter): (Operation, &AtomicU64)| (operation.name(), counter.load(Ordering::Relaxed));
+        Operation::ALL.into_iter().zip(counters).map(load).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+pub struct TraceStore {
+    inner: Store,
+    counts: RequestCounts,
+}
+
+impl TraceStore {
+    pub fn new(inner: Store, counts: RequestCounts) -> Self {
+        Self { inner, counts }
+    }
+
+    async fn traced<T>(&self, operation: Operation, name: impl std::fmt::Display, request: impl Future<Output = Result<T>>) -> Result<T> {
+        self.counts.count(operation);
+        let begun = Instant::now();
+        let result = request.await;
+        let millis = begun.elapsed().as_millis();
+        match &result {
+            Ok(_) => debug!(operation = operation.name(), key = %name, millis, "request"),
+            Err(error) => {
+                self.counts.count_error(operation);
+                debug!(operation = operation.name(), key = %name, millis, kind = ?error.kind, error = %error.message, "request failed");
+            }
+        }
+        result
+    }
+
+    fn sent(&self, body: &Body) {
+        self.counts.0.bytes_up.fetch_add(body.bytes.len() as u64, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl ObjectStore for TraceStore {
+    async fn head(&self, key: &Key) -> Result<ObjectInfo> {
+        self.traced(Operation::HeadObject, key, self.inner.head(key)).await
+    }
+
+    async fn get(&self, key: &Key, span: Option<Span>, if_match: Option<&ETag>) -> Result<ObjectBody> {
+        let ObjectBody { info, span, stream } = self.traced(Operation::GetObject, key, self.inner.get(key, span, if_match)).await?;
+        let counts = self.counts.clone();
+        let count = move |chunk: &Result<bytes::Bytes>| match chunk {
+            Ok(bytes) => _ = counts.0.bytes_down.fetch_add(bytes.len() as u64, Ordering::Relaxed),
+            Err(_) => counts.count_error(Operation::GetObject),
+        };
+        Ok(ObjectBody { info, span, stream: stream.inspect(count).boxed() })
+    }
+
+    async fn put(&self, key: &Key, body: Body, headers: &ObjectHeaders, condition: &Condition) -> Result<Receipt> {
+        self.sent(&body);
+        self.traced(Operation::PutObject, key, self.inner.put(key, body, headers, condition)).await
+    }
+
+    async fn copy(&self, from: &Key, if_match: Option<&ETag>, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
+        self.traced(Operation::CopyObject, to, self.inner.copy(from, if_match, to, headers)).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.traced(Operation::DeleteObject, key, self.inner.delete(key)).await
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> Result<Vec<Result<()>>> {
+        self.traced(Operation::DeleteObjects, format!("{} keys", keys.len()), self.inner.delete_many(keys)).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        let prefix = Key::new(request.prefix.as_str());
+        self.traced(Operation::ListObjectsV2, &prefix, self.inner.list(request)).await
+    }
+
+    async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<UploadId> {
+        self.traced(Operation::CreateMultipartUpload, key, self.inner.create_upload(key, headers)).await
+    }
+
+    async fn upload_part(&self, key: &Key, upload: &UploadId, number: u32, body: Body) -> Result<Part> {
+        self.sent(&body);
+        self.traced(Operation::UploadPart, key, self.inner.upload_part(key, upload, number, body)).await
+    }
+
+    async fn copy_part(&self, key: &Key, upload: &UploadId, number: u32, from: &Key, if_match: Option<&ETag>, span: Span) -> Result<Part> {
+        self.traced(Operation::UploadPartCopy, key, self.inner.copy_part(key, upload, number, from, if_match, span)).await
+    }
+
+    async fn complete_upload(&self, key: &Key, upload: &UploadId, parts: &[Part], condition: &Condition) -> Result<Receipt> {
+        self.traced(Operation::CompleteMultipartUpload, key, self.inner.complete_upload(key, upload, parts, condition)).await
+    }
+
+    async fn abort_upload(&self, key: &Key, upload: &UploadId) -> Result<()> {
+        self.traced(Operation::AbortMultipartUpload, key, self.inner.abort_upload(key, upload)).await
+    }
+
+    async fn list_uploads(&self) -> Result<Vec<PendingUpload>> {
+        self.traced(Operation::ListMultipartUploads, "", self.inner.list_uploads()).await
+    }
+
+    async fn presign_get(&self, key: &Key, expires: Duration) -> Result<String> {
+        self.inner.presign_get(key, expires).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn requests_errors_and_bytes_are_counted() {
+        let counts = RequestCounts::new();
+        let store = TraceStore::new(Arc::new(MemoryStore::new()), counts.clone());
+        let key = Key::from("a");
+        let _ = store.put(&key, Body::new("hello"), &ObjectHeaders::default(), &Condition::Any).await.unwrap();
+        let _ = store.put(&key, Body::new("again"), &ObjectHeaders::default(), &Condition::IfAbsent).await.unwrap_err();
+        let body = store.get(&key, Some(1..4), None).await.unwrap();
+        assert_eq!(body.stream.count().await, 1);
+        assert_eq!(counts.snapshot(), BTreeMap::from([("PutObject", 2), ("GetObject", 1)]));
+        assert_eq!(counts.errors(), BTreeMap::from([("PutObject", 1)]));
+        assert_eq!((counts.bytes_up(), counts.bytes_down()), (10, 3));
+    }
+}

@@ -1,0 +1,224 @@
+//! The words that every layer shares: keys, versions, headers, ids and ranges.
+//!
+//! Nothing here does I/O or knows a layer above it. Values are parsed into these types at the edge, so that the
+//! inside of the crate never handles a bare string whose meaning has to be guessed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+/// Where an object lies below the mount's prefix, byte for byte: `a/b.jpg`, `a/` for a directory's marker, the empty
+/// key for the root. UTF-8, without a leading slash.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn root() -> Self {
+        Self::new("")
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// True for the marker of a directory (`a/`).
+    pub fn is_marker(&self) -> bool {
+        self.0.ends_with('/')
+    }
+
+    /// The key of `name` in this directory. `self` is the root or ends in a slash.
+    pub fn child(&self, name: &str) -> Self {
+        debug_assert!(self.is_root() || self.is_marker());
+        Self::new(format!("{}{name}", self.0))
+    }
+
+    /// The marker key of the directory of this name: `a` becomes `a/`. The root stays the root.
+    pub fn as_directory(&self) -> Self {
+        if self.is_root() || self.is_marker() { self.clone() } else { Self::new(format!("{}/", self.0)) }
+    }
+
+    /// The same name without the slash of a marker: `a/` becomes `a`.
+    pub fn without_slash(&self) -> Self {
+        match self.0.strip_suffix('/') {
+            Some(text) => Self::new(text),
+            None => self.clone(),
+        }
+    }
+
+    /// The directory (root or with a trailing slash) that holds this key, and the name in it. None for the root.
+    pub fn split(&self) -> Option<(Key, &str)> {
+        if self.is_root() {
+            return None;
+        }
+        let bare = self.0.strip_suffix('/').unwrap_or(&self.0);
+        let start = bare.rfind('/').map_or(0, |at| at + 1);
+        Some((Key::new(&bare[..start]), &bare[start..]))
+    }
+
+    /// True when this key lies in the directory `directory` (root, or with a trailing slash), at any depth.
+    pub fn is_below(&self, directory: &Key) -> bool {
+        self.0.len() > directory.0.len() && self.0.starts_with(directory.as_str())
+    }
+
+    /// This key moved from below `from` to below `to`; both end in a slash.
+    pub fn moved(&self, from: &Key, to: &Key) -> Option<Key> {
+        self.0.strip_prefix(from.as_str()).map(|rest| Key::new(format!("{}{rest}", to.0)))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// Keys come from other programs: control characters are escaped, so that a log or a terminal shows text and nothing else.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c {
+                c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {
+                    write!(f, "{}", c.escape_default())?
+                }
+                c => write!(f, "{c}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<&str> for Key {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+/// The store's name for one version of an object's bytes, without quotes. Opaque; equal means the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ETag(Arc<str>);
+
+impl ETag {
+    /// Takes the header's text, with or without its quotes.
+    pub fn new(text: &str) -> Self {
+        Self(text.trim().trim_matches('"').into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The header's form, in quotes.
+    pub fn quoted(&self) -> String {
+        format!("\"{}\"", self.0)
+    }
+}
+
+/// One version of one object: the identity under which bytes are cached, fetched and copied.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Version {
+    pub key: Key,
+    pub etag: ETag,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// The headers that are kept with an object. Metadata names are lower case, without `x-amz-meta-`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectHeaders {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_control: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_disposition: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_language: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_class: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What a HEAD or a GET tells of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// In bytes, of the whole object also where a range was asked for.
+    pub size: u64,
+    pub etag: ETag,
+    pub last_modified: SystemTime,
+    pub headers: ObjectHeaders,
+}
+
+/// One object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    pub key: Key,
+    pub size: u64,
+    pub etag: ETag,
+    pub last_modified: SystemTime,
+}
+
+/// The number of a local data file; never reused within one cache directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FileId(pub u64);
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Bytes `start..end` of a file or an object.
+pub type Span = std::ops::Range<u64>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_knows_its_directory_and_name() {
+        for (key, directory, name) in
+            [("a", "", "a"), ("a/", "", "a"), ("a/b", "a/", "b"), ("a/b/", "a/", "b"), ("a/b/c.jpg", "a/b/", "c.jpg")]
+        {
+            assert_eq!(Key::from(key).split(), Some((Key::from(directory), name)), "{key}");
+        }
+        assert_eq!(Key::root().split(), None);
+    }
+
+    #[test]
+    fn below_and_moved_respect_whole_components() {
+        assert!(Key::from("a/b").is_below(&Key::from("a/")));
+        assert!(!Key::from("ab/c").is_below(&Key::from("a/")));
+        assert!(!Key::from("a/").is_below(&Key::from("a/")));
+        assert_eq!(Key::from("a/b/c").moved(&Key::from("a/"), &Key::from("x/y/")), Some(Key::from("x/y/b/c")));
+        assert_eq!(Key::from("ab").moved(&Key::from("a/"), &Key::from("x/")), None);
+    }
+
+    #[test]
+    fn a_shown_key_carries_no_terminal_escape() {
+        assert_eq!(Key::from("a\x1b[31m\n\u{202e}b").to_string(), "a\\u{1b}[31m\\n\\u{202e}b");
+    }
+
+    #[test]
+    fn etags_compare_without_their_quotes() {
+        assert_eq!(ETag::new("\"abc-2\""), ETag::new("abc-2"));
+        assert_eq!(ETag::new("abc").quoted(), "\"abc\"");
+    }
+}
