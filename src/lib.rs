@@ -2,8 +2,10 @@
 //!
 //! Direction: `main → cli → config → daemon → fuse → fs → {namespace, reader, writer} → {cache, journal} → store → types`.
 
+pub mod cache;
 pub mod clock;
 pub mod emulator;
 pub mod error;
+pub mod journal;
 pub mod store;
 pub mod types;

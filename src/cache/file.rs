@@ -1,0 +1,280 @@
+//! One data file: its descriptor, and what can be asked of it. `state` has the invariants, `write`, `fill` and `settle`
+//! the changes.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::types::{FileId, Span, Version};
+
+use super::disk::on_disk;
+use super::shared::Shared;
+use super::state::State;
+
+/// One data file. All methods are safe from any thread and short: no network, no fsync, except `Cache::sync`.
+///
+/// A file that nobody has pinned may be evicted at any time: it then has nothing present and takes nothing in.
+/// Whoever uses it for longer than a call holds a [`super::Pin`].
+pub struct LocalFile {
+    pub(super) id: FileId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) state: Mutex<State>,
+    pub(super) filled: Notify,
+    used: AtomicU64,
+    writers: AtomicUsize,
+}
+
+/// What a file held at one instant; equal stamps mean nothing changed in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Counts local changes.
+    pub change: u64,
+    /// Of the data file, from fstat: they catch writers that don't pass through the daemon.
+    pub size: u64,
+    pub mtime_ns: i64,
+}
+
+impl LocalFile {
+    pub(super) fn new(id: FileId, shared: Arc<Shared>, state: State) -> Arc<Self> {
+        let (used, writers) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Arc::new(Self { id, shared, state: Mutex::new(state), filled: Notify::new(), used, writers })
+    }
+
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// Length in bytes as readers see it.
+    pub fn size(&self) -> u64 {
+        self.state.lock().size
+    }
+
+    /// The version that absent bytes have to come from, and that a change builds on.
+    pub fn base(&self) -> Option<Version> {
+        self.state.lock().base.clone()
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.state.lock().dirty
+    }
+
+    /// No byte is absent.
+    pub fn is_complete(&self) -> bool {
+        let state = self.state.lock();
+        !state.gone && state.is_full()
+    }
+
+    /// The parts of `span` that are absent, in order.
+    pub fn missing(&self, span: Span) -> Vec<Span> {
+        self.state.lock().missing(span)
+    }
+
+    /// Parts changed locally since `base`, in order; all of it where there is no base or it isn't known.
+    pub fn changed(&self) -> Vec<Span> {
+        let state = self.state.lock();
+        let mut changed = state.changes.all();
+        if state.base.is_none() {
+            changed.insert(0..state.size);
+        }
+        changed.within(0..state.size)
+    }
+
+    /// When local bytes changed last (virtual time in tests).
+    pub fn changed_at(&self) -> Instant {
+        self.state.lock().changed_at
+    }
+
+    pub fn stamp(&self) -> Result<Stamp> {
+        self.stamp_now(&mut self.state.lock())
+    }
+
+    /// Takes in what changed the file's length behind our back; a program may write to it without the daemon.
+    pub(super) fn stamp_now(&self, state: &mut State) -> Result<Stamp> {
+        let disk = on_disk(&self.file(state)?.metadata()?);
+        if state.complete && disk.size != state.size {
+            self.absorb(state, disk.size);
+        }
+        Ok(Stamp { change: state.changes.mark(), size: disk.size, mtime_ns: disk.mtime_ns })
+    }
+
+    fn absorb(&self, state: &mut State, size: u64) {
+        let before = state.charged();
+        state.holes.cut(size);
+        state.changes.cut(size);
+        state.changes.record(0..size);
+        state.size = size;
+        state.changed_at = Instant::now();
+        let after = state.charged();
+        self.shared.budget.force(after.saturating_sub(before), state.dirty);
+        self.shared.release(before.saturating_sub(after), state.dirty);
+    }
+
+    /// Reads present bytes at `offset` into `buffer`, to the end of the file; Ok(None) where a byte of the range is absent.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let mut state = self.state.lock();
+        let length = (buffer.len() as u64).min(state.size.saturating_sub(offset)) as usize;
+        if length == 0 {
+            return Ok(Some(0));
+        }
+        if !state.has(&(offset..offset + length as u64)) {
+            return Ok(None);
+        }
+        let file = match self.file(&mut state) {
+            Err(Error::Disk(error)) if error.kind() == io::ErrorKind::NotFound && self.lost(&mut state) => return Ok(None),
+            other => other?,
+        };
+        // Not under the lock: readers of one file don't wait for each other. What a truncation takes meanwhile was
+        // there when the read began or is not any more; both are right answers.
+        drop(state);
+        let read = read_full(&file, offset, &mut buffer[..length])?;
+        if read < length {
+            self.check_short_read(offset + read as u64)?;
+        }
+        Ok(Some(read))
+    }
+
+    /// A read may end early because the file was cut meanwhile, but a clean one has no reason to.
+    fn check_short_read(&self, end: u64) -> Result<()> {
+        let state = self.state.lock();
+        if state.dirty || state.gone || end >= state.size {
+            return Ok(());
+        }
+        Err(Error::Corrupt(format!("data file {} ends at {end} of {} bytes", self.id, state.size)))
+    }
+
+    /// The data file vanished from under us: of a clean one, nothing is present then. True if that helps.
+    pub(super) fn lost(&self, state: &mut State) -> bool {
+        if !state.is_evictable() {
+            return false;
+        }
+        tracing::warn!(file = %self.id, "a cached file vanished from the cache directory");
+        self.shared.release(state.charged(), false);
+        state.holes.clear();
+        state.present.clear();
+        state.complete = state.size == 0;
+        state.on_disk = false;
+        true
+    }
+
+    /// Resolves when bytes were filled in, or the base changed, since this call was made (not since the first await):
+    /// make it, look at the file, then await it.
+    pub fn filled(&self) -> Notified<'_> {
+        self.filled.notified()
+    }
+
+    /// Openers that may write; the writer waits for them to close or to rest.
+    pub fn writers(&self) -> usize {
+        self.writers.load(Ordering::Acquire)
+    }
+
+    pub fn add_writer(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn remove_writer(&self) {
+        let before = self.writers.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "more writers closed than opened");
+    }
+
+    /// The open data file (read-write, no O_APPEND): what passthrough hands to the kernel.
+    pub fn handle(&self) -> Result<Arc<File>> {
+        self.file(&mut self.state.lock())
+    }
+
+    /// The descriptor, opened where it isn't. Pinned files keep theirs, the others share a bounded number.
+    pub(super) fn file(&self, state: &mut State) -> Result<Arc<File>> {
+        if let Some(file) = &state.handle {
+            return Ok(file.clone());
+        }
+        if state.gone {
+            return Err(Error::Stale);
+        }
+        let kept = self.shared.descriptors.lock().get(&self.id).cloned();
+        let file = match kept {
+            Some(file) => file,
+            None => Arc::new(self.shared.disk.open_file(self.id, !state.on_disk)?),
+        };
+        if !state.on_disk {
+            state.on_disk = true;
+            state.new_name = true;
+        }
+        self.keep(state, &file);
+        Ok(file)
+    }
+
+    pub(super) fn keep(&self, state: &mut State, file: &Arc<File>) {
+        let mut descriptors = self.shared.descriptors.lock();
+        let surplus = if state.pins > 0 {
+            state.handle = Some(file.clone());
+            descriptors.pop(&self.id)
+        } else {
+            descriptors.push(self.id, file.clone()).map(|(_, file)| file)
+        };
+        drop(descriptors);
+        // Closed outside the lock.
+        drop(surplus);
+    }
+
+    /// Deletes the data file; its row first, so that a crash in between leaves a file that nobody names.
+    pub(super) fn bury(&self, state: &mut State) {
+        if state.in_journal {
+            self.shared.forget_row(self.id);
+            state.in_journal = false;
+        }
+        state.handle = None;
+        let open = self.shared.descriptors.lock().pop(&self.id);
+        drop(open);
+        if state.on_disk
+            && let Err(error) = self.shared.disk.remove(self.id)
+        {
+            tracing::warn!(file = %self.id, "can't delete a data file: {error}");
+        }
+        let (freed, dirty) = (state.charged(), state.dirty);
+        state.gone = true;
+        state.on_disk = false;
+        state.complete = false;
+        state.present.clear();
+        state.holes.clear();
+        state.journalled.clear();
+        state.durable.clear();
+        self.shared.release(freed, dirty);
+    }
+
+    /// `Cache::sync` shall look at this file.
+    pub(super) fn make_stale(&self, state: &mut State) {
+        if !state.stale && !state.discarded && !state.gone {
+            state.stale = true;
+            self.shared.mark_stale(self.id);
+        }
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_used(&self, used: u64) {
+        self.used.store(used, Ordering::Relaxed);
+    }
+}
+
+/// Fills `buffer` as far as the file goes.
+fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(done)
+}

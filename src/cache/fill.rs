@@ -1,0 +1,48 @@
+//! Fetched bytes go into a data file only where nothing is present: what is there is newer, or the same.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::types::Version;
+
+use super::file::LocalFile;
+use super::state::State;
+
+impl LocalFile {
+    /// Stores fetched bytes of `base` at `offset`, only where they are absent, and wakes readers. False: the file
+    /// has another base by now, nothing was stored. Err(NoSpace): no room to cache, the caller serves them uncached.
+    pub fn fill(&self, base: &Version, offset: u64, data: &[u8]) -> Result<bool> {
+        let mut state = self.state.lock();
+        if state.gone {
+            return Err(Error::NoSpace);
+        }
+        if state.base.as_ref() != Some(base) {
+            return Ok(false);
+        }
+        let file = self.file_to_fill(&mut state)?;
+        let end = offset.saturating_add(data.len() as u64).min(state.size).min(base.size);
+        let (size, dirty) = (state.size, state.dirty);
+        for part in state.missing(offset..end) {
+            let need = part.end - part.start;
+            if !self.shared.reserve(need, dirty) {
+                return Err(Error::NoSpace);
+            }
+            let bytes = &data[(part.start - offset) as usize..(part.end - offset) as usize];
+            let written = self.put(&file, bytes, part.start).map_err(Error::from);
+            if let Err(error) = written.and_then(|()| self.gain(&mut state, &file, part, size, false)) {
+                self.shared.release(need, dirty);
+                return Err(error);
+            }
+        }
+        Ok(true)
+    }
+
+    fn file_to_fill(&self, state: &mut State) -> Result<Arc<File>> {
+        match self.file(state) {
+            Err(Error::Disk(error)) if error.kind() == io::ErrorKind::NotFound && self.lost(state) => self.file(state),
+            other => other,
+        }
+    }
+}

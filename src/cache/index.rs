@@ -1,0 +1,116 @@
+//! Which data files there are: by id, by version, and in the order in which they may be evicted. No I/O.
+//!
+//! Invariants: `versions` names clean files only, so that nobody who asks for a version gets locally changed bytes;
+//! `evictable` holds the clean files with a base that nobody has pinned, least recently used first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lru::LruCache;
+
+use crate::types::{FileId, Version};
+
+use super::file::LocalFile;
+
+pub struct Index {
+    files: HashMap<FileId, Arc<LocalFile>>,
+    versions: HashMap<Version, FileId>,
+    evictable: LruCache<FileId, Arc<LocalFile>>,
+    /// The last use of files since it was journalled.
+    touched: HashMap<FileId, u64>,
+    clock: u64,
+}
+
+impl Index {
+    /// `clock` is past every use that was journalled.
+    pub fn new(clock: u64) -> Self {
+        Self { files: HashMap::new(), versions: HashMap::new(), evictable: LruCache::unbounded(), touched: HashMap::new(), clock }
+    }
+
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    pub fn get(&self, id: FileId) -> Option<Arc<LocalFile>> {
+        self.files.get(&id).cloned()
+    }
+
+    pub fn versions(&self) -> Vec<Version> {
+        self.versions.keys().cloned().collect()
+    }
+
+    /// The file that holds `version`, which counts as used now.
+    pub fn find(&mut self, version: &Version) -> Option<Arc<LocalFile>> {
+        let file = self.files.get(self.versions.get(version)?)?.clone();
+        self.touch(&file);
+        Some(file)
+    }
+
+    pub fn insert(&mut self, file: Arc<LocalFile>) {
+        self.touch(&file);
+        self.files.insert(file.id(), file);
+    }
+
+    /// Everything about the file goes. `base` is the version that it may be known under.
+    pub fn remove(&mut self, id: FileId, base: Option<&Version>) -> Option<Arc<LocalFile>> {
+        self.evictable.pop(&id);
+        self.touched.remove(&id);
+        self.forget_version(id, base);
+        self.files.remove(&id)
+    }
+
+    /// From now on the file is what holds `version`. Another one that did keeps its place in the order of use, and
+    /// goes with that.
+    pub fn name_version(&mut self, version: &Version, id: FileId) {
+        self.versions.insert(version.clone(), id);
+    }
+
+    pub fn has_version(&self, version: &Version) -> bool {
+        self.versions.contains_key(version)
+    }
+
+    pub fn forget_version(&mut self, id: FileId, version: Option<&Version>) {
+        if let Some(version) = version
+            && self.versions.get(version) == Some(&id)
+        {
+            self.versions.remove(version);
+        }
+    }
+
+    /// Nobody needs the file: it may be evicted, after all that were used before.
+    pub fn let_go(&mut self, file: &Arc<LocalFile>) {
+        if self.files.contains_key(&file.id()) {
+            self.touch(file);
+            self.evictable.put(file.id(), file.clone());
+        }
+    }
+
+    pub fn hold(&mut self, id: FileId) {
+        self.evictable.pop(&id);
+    }
+
+    /// Takes the file that was used longest ago out of `evictable`.
+    pub fn oldest(&mut self) -> Option<Arc<LocalFile>> {
+        self.evictable.pop_lru().map(|(_, file)| file)
+    }
+
+    pub fn evictable(&self) -> usize {
+        self.evictable.len()
+    }
+
+    /// Which files were used when, since the last call.
+    pub fn take_touched(&mut self) -> Vec<(FileId, u64)> {
+        self.touched.drain().collect()
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::new(self.clock);
+    }
+
+    fn touch(&mut self, file: &Arc<LocalFile>) {
+        self.clock += 1;
+        file.set_used(self.clock);
+        self.touched.insert(file.id(), self.clock);
+        self.evictable.promote(&file.id());
+    }
+}

@@ -1,0 +1,191 @@
+//! Local data files: the disk cache of clean versions and the staging files of dirty ones, which are the same files.
+//!
+//! - `spans`, `changes`: sets of bytes, and which of them changed since when. Pure.
+//! - `state`: what is known of one file, and its invariants.
+//! - `file`, `write`, `fill`, `settle`, `pin`, `row`: what can be done with it.
+//! - `index`, `budget`, `disk`: all files, their bytes, their places on the disk.
+//! - `shared`: what they have in common; eviction; the lock order.
+//! - `open`, `sync`: a start, and every few seconds.
+//!
+//! Invariants:
+//! - The bytes of all data files together never pass the limit, and writing never takes the disk below the floor.
+//! - Dirty and pinned files are never evicted.
+//! - A byte that a file calls present is the base's or a local change; it is never a hole of the sparse file.
+//! - A crash loses no acknowledged change. See `write` for the order that makes it so.
+//!
+//! Must not: know keys beyond those in a version, talk to the bucket, or decide what is to be uploaded.
+
+mod budget;
+mod changes;
+mod disk;
+mod file;
+mod fill;
+mod index;
+mod open;
+mod pin;
+mod row;
+mod settle;
+mod shared;
+mod spans;
+mod state;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::futures::Notified;
+
+use crate::error::Result;
+use crate::journal::Journal;
+use crate::types::{FileId, Version};
+
+pub use file::{LocalFile, Stamp};
+pub use pin::Pin;
+use shared::Shared;
+pub use spans::SpanSet;
+use state::State;
+
+/// Budget of the cache directory, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// All data files together, dirty and clean.
+    pub size_bytes: u64,
+    /// Never leave less than this free on the disk.
+    pub free_floor_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub bytes: u64,
+    pub dirty_bytes: u64,
+    pub limit_bytes: u64,
+    pub files: u64,
+}
+
+/// Why a local write was not done.
+#[derive(Debug)]
+pub enum WriteRefused {
+    /// The file is clean: its desired state has to be journalled (`Writer::apply`) before its bytes change.
+    Clean,
+    /// No room until something is uploaded or evicted: wait for `Cache::room` and try again.
+    Full,
+    Failed(crate::error::Error),
+}
+
+pub struct Cache {
+    shared: Arc<Shared>,
+    behind: Vec<FileId>,
+    unclaimed: Vec<FileId>,
+}
+
+impl Cache {
+    /// Loads the index from the journal. `trusted` false (the machine crashed) throws the clean files away.
+    pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bool) -> Result<Arc<Cache>> {
+        open::open(directory, journal, limits, trusted)
+    }
+
+    /// A new empty file without a base: complete, clean until `mark_dirty`.
+    pub fn create(&self) -> Result<Arc<LocalFile>> {
+        let file = LocalFile::new(self.shared.new_id()?, self.shared.clone(), State::empty());
+        file.handle()?;
+        self.shared.enroll(&file);
+        Ok(file)
+    }
+
+    /// The file that holds this version, sparse and empty where there was none.
+    pub fn of_version(&self, version: &Version) -> Result<Arc<LocalFile>> {
+        if let Some(file) = self.find_version(version) {
+            return Ok(file);
+        }
+        let mut state = State::empty();
+        state.base = Some(version.clone());
+        state.size = version.size;
+        state.complete = version.size == 0;
+        let file = LocalFile::new(self.shared.new_id()?, self.shared.clone(), state);
+        {
+            let mut index = self.shared.index.lock();
+            // Another thread may have been faster.
+            if let Some(theirs) = index.find(version) {
+                return Ok(theirs);
+            }
+            index.insert(file.clone());
+            index.name_version(version, file.id());
+            index.let_go(&file);
+        }
+        self.shared.bound_files();
+        Ok(file)
+    }
+
+    /// The same, only if it is there (for stat and eviction decisions; does not create).
+    pub fn find_version(&self, version: &Version) -> Option<Arc<LocalFile>> {
+        self.shared.index.lock().find(version)
+    }
+
+    /// Every version that has a clean file, whole or in part.
+    pub fn versions(&self) -> Vec<Version> {
+        self.shared.index.lock().versions()
+    }
+
+    pub fn get(&self, id: FileId) -> Option<Arc<LocalFile>> {
+        self.shared.index.lock().get(id)
+    }
+
+    /// Deletes the file now if nobody holds an open pin, else when the last pin goes. Its bytes are wanted by nobody.
+    /// Its row goes at once; from now on it is found under no name.
+    pub fn discard(&self, id: FileId) {
+        let Some(file) = self.get(id) else { return };
+        let mut state = file.state.lock();
+        if state.discarded {
+            return;
+        }
+        state.discarded = true;
+        self.shared.index.lock().remove(id, state.base.as_ref());
+        if std::mem::take(&mut state.in_journal) {
+            self.shared.forget_row(id);
+        }
+        if state.pins == 0 {
+            file.bury(&mut state);
+        }
+    }
+
+    /// Resolves when room may have been made since this call was made (not since the first await): make it, try to
+    /// write, then await it. Room that other programs make on the disk is not noticed: don't wait for ever.
+    pub fn room(&self) -> Notified<'_> {
+        self.shared.room.notified()
+    }
+
+    pub fn usage(&self) -> Usage {
+        let counts = self.shared.budget.counts();
+        let files = self.shared.index.lock().len() as u64;
+        let limit_bytes = self.shared.budget.limits().size_bytes;
+        Usage { bytes: counts.bytes, dirty_bytes: counts.dirty_bytes, limit_bytes, files }
+    }
+
+    /// fsyncs every data file written since the last call; then journals present maps. Called every few seconds on the
+    /// blocking pool, and followed by `Journal::sync`.
+    pub fn sync(&self) -> Result<()> {
+        self.shared.sync()
+    }
+
+    /// Files that were clean when the last session ended and were written to since: unsent data, dirty now, still
+    /// without a desired state. `base` tells the key that they were opened under.
+    pub fn changed_behind(&self) -> Vec<Arc<LocalFile>> {
+        self.behind.iter().filter_map(|&id| self.get(id)).collect()
+    }
+
+    /// Files that were dirty at the start though no desired state names them: left by a crash between the two. They are
+    /// kept, and count against the budget, until somebody discards them.
+    pub fn unclaimed(&self) -> Vec<Arc<LocalFile>> {
+        self.unclaimed.iter().filter_map(|&id| self.get(id)).collect()
+    }
+}
+
+impl Drop for Cache {
+    /// The files hold what they share and the index in it holds them: this opens the circle.
+    fn drop(&mut self) {
+        self.shared.index.lock().clear();
+    }
+}

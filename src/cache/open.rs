@@ -1,0 +1,278 @@
+//! What a start finds: rows, data files, and desired states are brought together.
+//!
+//! [`fate`] decides for one file, without I/O. Whatever may be unsent data stays; the rest only if it can be trusted.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::journal::{Change, Content, FileRow, Journal};
+use crate::types::FileId;
+
+use super::budget::Budget;
+use super::disk::{self, Disk, OnDisk};
+use super::file::LocalFile;
+use super::index::Index;
+use super::shared::Shared;
+use super::state::State;
+use super::{Cache, Limits};
+
+/// The journal's word for the first number that no data file had.
+pub const NEXT_ID: &str = "next_file_id";
+
+/// Rows in one transaction.
+const BATCH: usize = 1000;
+
+/// What becomes of a data file.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Keep {
+        size: u64,
+        dirty: bool,
+        /// It was clean when the last session ended, and was written to since.
+        behind: bool,
+    },
+    /// Row and file go: the bucket has it.
+    Drop,
+    /// Unsent data was here, and isn't.
+    Lost,
+}
+
+/// `wanted`: a desired state names the file. `trusted`: the machine did not crash since the row was written.
+fn fate(row: &FileRow, found: Option<&OnDisk>, wanted: bool, trusted: bool) -> Fate {
+    let dirty = row.dirty || wanted;
+    match found {
+        // The row of a complete file doesn't follow its length, and it has a data file from the start.
+        None if dirty && (row.complete || !row.present.is_empty()) => Fate::Lost,
+        None if dirty => Fate::Keep { size: row.size, dirty, behind: false },
+        None => Fate::Drop,
+        // Programs go on writing after the daemon died: the disk knows the length.
+        Some(found) if dirty => Fate::Keep { size: if row.complete { found.size } else { row.size }, dirty, behind: false },
+        Some(_) if !trusted || row.base.is_none() => Fate::Drop,
+        Some(found) if row.complete && (found.size, found.mtime_ns) != (row.size, row.mtime_ns) => {
+            Fate::Keep { size: found.size, dirty: true, behind: true }
+        }
+        Some(_) => Fate::Keep { size: row.size, dirty, behind: false },
+    }
+}
+
+struct Kept {
+    row: FileRow,
+    found: Option<OnDisk>,
+    /// The journal's row says something else.
+    rewrite: bool,
+}
+
+/// What was found, sorted.
+#[derive(Default)]
+struct Found {
+    kept: Vec<Kept>,
+    behind: Vec<FileId>,
+    /// Dirty files that no desired state wants.
+    unclaimed: Vec<FileId>,
+    dropped: Vec<FileId>,
+    lost: usize,
+}
+
+pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bool) -> Result<Arc<Cache>> {
+    let disk = Disk::open(directory)?;
+    let mut on_disk: HashMap<FileId, OnDisk> = disk.scan()?.into_iter().collect();
+    refuse_strange_files(directory, &journal, &on_disk)?;
+    let desired = journal.desired()?;
+    let wanted: HashSet<FileId> = desired.iter().filter_map(|(_, desired)| staged(&desired.content)).collect();
+    let rows = if trusted { journal.files()? } else { journal.files_as_synced()? };
+    let next = next_id(&journal, &rows, &on_disk, &wanted)?;
+    let mut found = sort(rows, &mut on_disk, &wanted, trusted);
+    delete(&disk, &journal, &found.dropped, on_disk.keys())?;
+    found.kept.sort_by_key(|kept| kept.row.used);
+    let clock = found.kept.last().map_or(0, |kept| kept.row.used);
+    let shared = Arc::new(Shared::new(disk, journal, Budget::new(limits), Index::new(clock), next));
+    for kept in found.kept {
+        load(&shared, kept)?;
+    }
+    let over = shared.budget.counts().bytes.saturating_sub(limits.size_bytes);
+    shared.evict(over);
+    report(&found.behind, &found.unclaimed, found.lost);
+    Ok(Arc::new(Cache { shared, behind: found.behind, unclaimed: found.unclaimed }))
+}
+
+fn staged(content: &Content) -> Option<FileId> {
+    if let Content::Staged(id) = content { Some(*id) } else { None }
+}
+
+/// A journal that was made just now knows nothing of the files that lie here, and some may be unsent: not ours to delete.
+fn refuse_strange_files(directory: &Path, journal: &Journal, on_disk: &HashMap<FileId, OnDisk>) -> Result<()> {
+    if !journal.was_made() || on_disk.is_empty() {
+        return Ok(());
+    }
+    let data = directory.join("data");
+    Err(Error::Corrupt(format!(
+        "{} holds {} files but the journal beside it is missing: bring journal.sqlite back, or move {} away if they are not needed",
+        data.display(),
+        on_disk.len(),
+        data.display()
+    )))
+}
+
+fn next_id(journal: &Journal, rows: &[FileRow], on_disk: &HashMap<FileId, OnDisk>, wanted: &HashSet<FileId>) -> Result<u64> {
+    let reserved = journal.meta(NEXT_ID)?.and_then(|text| text.parse::<u64>().ok()).unwrap_or(1);
+    let used = rows.iter().map(|row| row.id).chain(on_disk.keys().copied()).chain(wanted.iter().copied());
+    Ok(used.map(|id| id.0 + 1).max().unwrap_or(1).max(reserved))
+}
+
+/// Takes the files that have a row out of `on_disk`.
+fn sort(rows: Vec<FileRow>, on_disk: &mut HashMap<FileId, OnDisk>, wanted: &HashSet<FileId>, trusted: bool) -> Found {
+    let mut sorted = Found::default();
+    for mut row in rows {
+        let found = on_disk.remove(&row.id);
+        let is_wanted = wanted.contains(&row.id);
+        match fate(&row, found.as_ref(), is_wanted, trusted) {
+            Fate::Keep { size, dirty, behind } => {
+                sorted.behind.extend(behind.then_some(row.id));
+                sorted.unclaimed.extend((dirty && !behind && !is_wanted).then_some(row.id));
+                let rewrite = dirty && (!row.dirty || !trusted);
+                if !trusted && !row.dirty && row.base.is_some() {
+                    // Its upload was the last thing that happened: the bucket has the bytes, and the disk may not.
+                    row.complete = row.size == 0;
+                    row.present.clear();
+                } else {
+                    row.size = size;
+                }
+                row.dirty = dirty;
+                sorted.kept.push(Kept { row, found, rewrite });
+            }
+            Fate::Drop => sorted.dropped.push(row.id),
+            Fate::Lost => {
+                tracing::error!(file = %row.id, key = ?row.base.map(|base| base.key), "a file with unsent changes is missing");
+                sorted.lost += 1;
+            }
+        }
+    }
+    sorted
+}
+
+/// Rows before files, as everywhere; and files that have no row.
+fn delete<'a>(disk: &Disk, journal: &Journal, dropped: &'a [FileId], orphans: impl Iterator<Item = &'a FileId>) -> Result<()> {
+    for batch in dropped.chunks(BATCH) {
+        let changes: Vec<Change> = batch.iter().map(|&id| Change::RemoveFile(id)).collect();
+        journal.apply(&changes)?;
+    }
+    for &id in dropped.iter().chain(orphans) {
+        disk.remove(id)?;
+    }
+    Ok(())
+}
+
+fn load(shared: &Arc<Shared>, Kept { row, found, rewrite }: Kept) -> Result<()> {
+    let mut state = State::empty();
+    state.size = row.size;
+    state.dirty = row.dirty;
+    state.complete = row.complete;
+    state.on_disk = found.is_some();
+    state.in_journal = true;
+    state.row_dirty = row.dirty;
+    if !row.complete {
+        state.present = row.present.iter().cloned().collect();
+        state.present.cut(row.size);
+    }
+    if row.dirty {
+        // What was changed before is not known any more: whatever is here may be.
+        if row.complete {
+            state.changes.record(0..row.size);
+        }
+        state.present.iter().for_each(|span| state.changes.record(span));
+        state.journalled = state.present.clone();
+    }
+    state.base = row.base;
+    let file = LocalFile::new(row.id, shared.clone(), state);
+    let mut state = file.state.lock();
+    if let Some(found) = found {
+        fit(&file, &mut state, &found)?;
+    }
+    shared.budget.force(state.charged(), state.dirty);
+    let mut index = shared.index.lock();
+    index.insert(file.clone());
+    if state.dirty {
+        drop(index);
+        if rewrite {
+            file.journal_row(&mut state)?;
+        }
+        file.make_stale(&mut state);
+    } else if let Some(base) = &state.base {
+        index.name_version(base, row.id);
+        index.let_go(&file);
+    }
+    Ok(())
+}
+
+/// What lies past the end of an incomplete file was never acknowledged; holes of a local change take no room.
+fn fit(file: &LocalFile, state: &mut State, found: &OnDisk) -> Result<()> {
+    if !state.complete && found.size > state.size {
+        file.file(state)?.set_len(state.size)?;
+    }
+    if found.allocated < state.charged() {
+        let data = file.file(state)?;
+        let holes = disk::holes(&data, state.size)?;
+        let present = |span| if state.complete { vec![span] } else { state.present.within(span) };
+        state.holes = holes.into_iter().flat_map(present).collect();
+    }
+    Ok(())
+}
+
+fn report(behind: &[FileId], unclaimed: &[FileId], lost: usize) {
+    if lost > 0 {
+        tracing::error!("{lost} files with unsent changes are missing from the cache directory");
+    }
+    if !behind.is_empty() {
+        tracing::warn!("{} files were written to after the last session ended", behind.len());
+    }
+    if !unclaimed.is_empty() {
+        tracing::warn!("{} changed files are wanted under no name; they are kept", unclaimed.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ETag, Version};
+
+    const FOUND: OnDisk = OnDisk { size: 10, mtime_ns: 5, allocated: 4096 };
+
+    fn row(dirty: bool, complete: bool, based: bool) -> FileRow {
+        let base = based.then(|| Version { key: "a".into(), etag: ETag::new("e"), size: 10 });
+        let present = if complete { vec![] } else { Vec::from_iter([0..2, 3..4]) };
+        FileRow { id: FileId(1), base, size: 10, dirty, present, complete, mtime_ns: 5, used: 1 }
+    }
+
+    fn keep(size: u64, dirty: bool, behind: bool) -> Fate {
+        Fate::Keep { size, dirty, behind }
+    }
+
+    #[test]
+    fn every_case_of_a_start() {
+        let longer = OnDisk { size: 12, ..FOUND };
+        let touched = OnDisk { mtime_ns: 6, ..FOUND };
+        let none = FileRow { present: vec![], ..row(true, false, true) };
+        for (what, row, found, wanted, trusted, expected) in [
+            ("clean", row(false, true, true), Some(FOUND), false, true, keep(10, false, false)),
+            ("clean, machine crashed", row(false, true, true), Some(FOUND), false, false, Fate::Drop),
+            ("clean, no version", row(false, true, false), Some(FOUND), false, true, Fate::Drop),
+            ("clean, gone", row(false, true, true), None, false, true, Fate::Drop),
+            ("clean, longer", row(false, true, true), Some(longer), false, true, keep(12, true, true)),
+            ("clean, touched", row(false, true, true), Some(touched), false, true, keep(10, true, true)),
+            ("partly fetched, touched", row(false, false, true), Some(touched), false, true, keep(10, false, false)),
+            ("dirty", row(true, true, false), Some(longer), true, true, keep(12, true, false)),
+            ("dirty, machine crashed", row(true, true, true), Some(longer), true, false, keep(12, true, false)),
+            ("dirty, wanted by nobody", row(true, true, false), Some(FOUND), false, true, keep(10, true, false)),
+            ("dirty in parts", row(true, false, true), Some(longer), true, true, keep(10, true, false)),
+            ("dirty, gone", row(true, true, false), None, true, true, Fate::Lost),
+            ("dirty in parts, gone", row(true, false, true), None, true, true, Fate::Lost),
+            ("dirty, nothing of it here", none, None, true, true, keep(10, true, false)),
+            ("wanted, row says clean", row(false, true, true), Some(FOUND), true, true, keep(10, true, false)),
+            ("empty and dirty, gone", FileRow { size: 0, ..row(true, true, false) }, None, true, true, Fate::Lost),
+        ] {
+            assert_eq!(fate(&row, found.as_ref(), wanted, trusted), expected, "{what}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A data file's row in the journal: what it says, and when it is written.
+
+use crate::error::Result;
+use crate::journal::{Change, FileRow};
+
+use super::disk::on_disk;
+use super::file::LocalFile;
+use super::state::State;
+
+impl LocalFile {
+    /// The row for `Change::PutFile`. With `dirty`, of a clean file: the row that makes it dirty; journal it in the
+    /// transaction that sets the desired state, then call `mark_dirty`, which has nothing left to journal then. A dirty
+    /// file's row says dirty in any case.
+    pub fn row(&self, dirty: bool) -> Result<FileRow> {
+        let mut state = self.state.lock();
+        let mut row = self.row_of(&mut state)?;
+        state.in_journal = true;
+        if dirty && !state.dirty {
+            self.ensure_data_file(&mut state)?;
+            row.dirty = true;
+            // Fetched bytes count as durable only once they are synced.
+            row.present = Vec::new();
+            state.row_dirty = true;
+        }
+        Ok(row)
+    }
+
+    /// A dirty file that says to be complete and isn't there is a loss: an empty one has to be there too.
+    pub(super) fn ensure_data_file(&self, state: &mut State) -> Result<()> {
+        if state.complete && !state.on_disk { self.file(state).map(|_| ()) } else { Ok(()) }
+    }
+
+    pub(super) fn row_of(&self, state: &mut State) -> Result<FileRow> {
+        let mtime_ns = if !state.dirty && state.complete && state.on_disk && !state.gone {
+            on_disk(&self.file(state)?.metadata()?).mtime_ns
+        } else {
+            0
+        };
+        let parts = if state.dirty { &state.durable } else { &state.present };
+        Ok(FileRow {
+            id: self.id,
+            base: state.base.clone(),
+            size: state.size,
+            dirty: state.dirty,
+            present: if state.complete { Vec::new() } else { parts.iter().collect() },
+            complete: state.complete,
+            mtime_ns,
+            used: self.used(),
+        })
+    }
+
+    /// Writes the row as it is now; of a dirty, incomplete file also the parts that a power cut could still take.
+    pub(super) fn journal_row(&self, state: &mut State) -> Result<()> {
+        if state.discarded || state.gone {
+            return Ok(());
+        }
+        let mut changes = vec![Change::ReplaceFile(self.row_of(state)?)];
+        if state.dirty && !state.complete {
+            let volatile = state.present.iter().flat_map(|span| state.durable.missing(span));
+            changes.extend(volatile.map(|span| Change::AddPresent(self.id, span, state.size)));
+        }
+        self.shared.journal.apply(&changes)?;
+        state.in_journal = true;
+        state.row_dirty = state.dirty;
+        if state.dirty {
+            state.journalled.clone_from(&state.present);
+        }
+        Ok(())
+    }
+
+    /// The file has all its bytes: writes the row that says so. From then on its length is the disk's, so that has to
+    /// be right before.
+    pub(super) fn journal_complete(&self, state: &mut State) -> Result<()> {
+        if state.discarded || state.gone {
+            return Ok(());
+        }
+        let row = FileRow { complete: true, present: Vec::new(), ..self.row_of(state)? };
+        self.shared.journal.apply(&[Change::ReplaceFile(row)])?;
+        state.in_journal = true;
+        Ok(())
+    }
+}

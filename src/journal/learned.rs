@@ -1,0 +1,255 @@
+//! Headers of object versions that were asked about once, so that they never are again.
+//!
+//! A file of its own beside the journal, because it may be lost: it isn't checked at start, which would take seconds
+//! with a million rows, a damaged one is thrown away, and its writes never wait in the journal's way. Rows are written
+//! in batches, since a walk over a directory learns thousands; [`Learned::find`] sees what waits.
+//!
+//! Must not: answer for another version than the one asked about.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::error::Result;
+use crate::types::{ETag, Key, ObjectHeaders};
+
+use super::database::{Database, connect, explain, transaction};
+
+/// Rows kept; about 200 bytes each, so 200 MB of disk at the most.
+const LIMIT: usize = 1_000_000;
+
+/// So many rows make one commit: 1–2 ms, in the handler that learned the last of them.
+const BATCH: usize = 256;
+
+const FILE: &str = "attributes.sqlite";
+
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS learned (
+    key TEXT NOT NULL UNIQUE, etag TEXT NOT NULL, last_modified_ns INTEGER NOT NULL, headers TEXT NOT NULL)";
+
+struct Row {
+    etag: ETag,
+    last_modified_ns: i64,
+    headers: ObjectHeaders,
+}
+
+/// Lock order: `waiting`, then `database`; `second` alone.
+pub struct Learned {
+    path: PathBuf,
+    limit: usize,
+    waiting: Mutex<HashMap<Key, Row>>,
+    database: Mutex<Connection>,
+    /// Checkpoints, so that a lookup doesn't wait behind their fsyncs.
+    second: Mutex<Connection>,
+}
+
+impl Learned {
+    pub fn open(directory: &Path) -> Result<Self> {
+        Self::open_with_limit(directory, LIMIT)
+    }
+
+    pub fn open_with_limit(directory: &Path, limit: usize) -> Result<Self> {
+        let path = directory.join(FILE);
+        let (database, second) = open_file(&path).or_else(|error| {
+            tracing::warn!("learned attributes are thrown away: {}: {error}", path.display());
+            for name in [FILE.to_owned(), format!("{FILE}-wal"), format!("{FILE}-shm")] {
+                match std::fs::remove_file(directory.join(name)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                    _ => {}
+                }
+            }
+            open_file(&path).map_err(|error| explain(&path, error))
+        })?;
+        Ok(Self { path, limit, waiting: Mutex::default(), database: Mutex::new(database), second: Mutex::new(second) })
+    }
+
+    pub fn add(&self, key: &Key, etag: &ETag, last_modified: SystemTime, headers: &ObjectHeaders) -> Result<()> {
+        let row = Row { etag: etag.clone(), last_modified_ns: nanoseconds(last_modified), headers: headers.clone() };
+        let mut waiting = self.waiting.lock();
+        waiting.insert(key.clone(), row);
+        if waiting.len() < BATCH { Ok(()) } else { self.write(&mut waiting) }
+    }
+
+    /// A row that can't be read is one that isn't known: the caller asks the bucket.
+    pub fn find(&self, key: &Key, etag: &ETag, last_modified: SystemTime) -> Result<Option<ObjectHeaders>> {
+        let asked = nanoseconds(last_modified);
+        if let Some(row) = self.waiting.lock().get(key) {
+            return Ok((row.etag == *etag && same_time(row.last_modified_ns, asked)).then(|| row.headers.clone()));
+        }
+        match lookup(&self.database.lock(), key) {
+            Ok(Some((stored, time, headers))) if stored == etag.as_str() && same_time(time, asked) => {
+                Ok(serde_json::from_str(&headers).ok())
+            }
+            Ok(_) => Ok(None),
+            Err(error) => {
+                tracing::warn!("learned attributes: {}", explain(&self.path, error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// What was learned of these bytes last, and when they were dated: for when the bucket can't be asked.
+    pub fn find_last(&self, key: &Key, etag: &ETag) -> Option<(SystemTime, ObjectHeaders)> {
+        if let Some(row) = self.waiting.lock().get(key) {
+            return (row.etag == *etag).then(|| (system_time(row.last_modified_ns), row.headers.clone()));
+        }
+        let (stored, time, headers) = lookup(&self.database.lock(), key).ok().flatten()?;
+        let headers = serde_json::from_str(&headers).ok()?;
+        (stored == etag.as_str()).then(|| (system_time(time), headers))
+    }
+
+    /// Writes what waits, prunes, and checkpoints. May fsync.
+    pub fn flush(&self) -> Result<()> {
+        let mut waiting = self.waiting.lock();
+        let wrote = !waiting.is_empty();
+        self.write(&mut waiting)?;
+        drop(waiting);
+        let pruned = prune(&self.database.lock(), self.limit).map_err(|error| explain(&self.path, error))?;
+        if wrote || pruned {
+            let second = self.second.lock();
+            second.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(|error| explain(&self.path, error))?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, waiting: &mut HashMap<Key, Row>) -> Result<()> {
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let database = self.database.lock();
+        let result = transaction(&database, |connection| {
+            let mut put = connection
+                .prepare_cached("INSERT OR REPLACE INTO learned (key, etag, last_modified_ns, headers) VALUES (?1, ?2, ?3, ?4)")?;
+            for (key, row) in waiting.iter() {
+                let headers = serde_json::to_string(&row.headers).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
+                put.execute(params![key.as_str(), row.etag.as_str(), row.last_modified_ns, headers])?;
+            }
+            Ok(())
+        });
+        // Kept or not, they must not pile up.
+        waiting.clear();
+        result.map_err(|error| explain(&self.path, error))
+    }
+}
+
+fn open_file(path: &Path) -> rusqlite::Result<(Connection, Connection)> {
+    let Database { connection, .. } = Database::open(path)?;
+    connection.execute_batch(SCHEMA)?;
+    Ok((connection, connect(path)?))
+}
+
+fn lookup(connection: &Connection, key: &Key) -> rusqlite::Result<Option<(String, i64, String)>> {
+    let mut query = connection.prepare_cached("SELECT etag, last_modified_ns, headers FROM learned WHERE key = ?1")?;
+    query.query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+}
+
+/// Drops the rows learned longest ago beyond `limit`. Row ids grow with every replacement, so their distance bounds
+/// the count, and no scan is needed to know that there is nothing to do.
+fn prune(connection: &Connection, limit: usize) -> rusqlite::Result<bool> {
+    let range = "SELECT coalesce(max(rowid) - min(rowid) + 1, 0) FROM learned";
+    let at_most: i64 = connection.prepare_cached(range)?.query_row([], |row| row.get(0))?;
+    if at_most <= limit as i64 {
+        return Ok(false);
+    }
+    let count: i64 = connection.query_row("SELECT count(*) FROM learned", [], |row| row.get(0))?;
+    let surplus = count - limit as i64;
+    if surplus <= 0 {
+        return Ok(false);
+    }
+    connection.execute("DELETE FROM learned WHERE rowid IN (SELECT rowid FROM learned ORDER BY rowid LIMIT ?1)", [surplus])?;
+    Ok(true)
+}
+
+const SECOND: i64 = 1_000_000_000;
+
+fn nanoseconds(time: SystemTime) -> i64 {
+    let clamp = |distance: Duration| i64::try_from(distance.as_nanos()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => clamp(after),
+        Err(before) => -clamp(before.duration()),
+    }
+}
+
+fn system_time(nanoseconds: i64) -> SystemTime {
+    let distance = Duration::from_nanos(nanoseconds.unsigned_abs());
+    if nanoseconds < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+}
+
+/// Equal as far as both can tell: a header carries whole seconds, a listing milliseconds.
+fn same_time(a: i64, b: i64) -> bool {
+    let whole = |time: i64| time.rem_euclid(SECOND) == 0;
+    a == b || ((whole(a) || whole(b)) && a.div_euclid(SECOND) == b.div_euclid(SECOND))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(kind: &str) -> ObjectHeaders {
+        ObjectHeaders { content_type: Some(kind.into()), ..Default::default() }
+    }
+
+    fn at(milliseconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn a_version_is_its_etag_and_its_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let learned = Learned::open(directory.path()).unwrap();
+        let (key, etag) = (Key::from("a"), ETag::new("e"));
+        learned.add(&key, &etag, at(5_000), &headers("image/png")).unwrap();
+        for written in [false, true] {
+            if written {
+                learned.flush().unwrap();
+            }
+            for (etag, time, known) in
+                [("e", 5_000, true), ("e", 5_123, true), ("e", 6_000, false), ("e", 4_999, false), ("f", 5_000, false)]
+            {
+                let found = learned.find(&key, &ETag::new(etag), at(time)).unwrap();
+                assert_eq!(found, known.then(|| headers("image/png")), "{etag} {time} {written}");
+            }
+        }
+        learned.add(&key, &etag, at(7_100), &headers("image/gif")).unwrap();
+        assert_eq!(learned.find(&key, &etag, at(7_200)).unwrap(), None, "both know milliseconds and differ");
+        assert_eq!(learned.find(&key, &etag, at(7_100)).unwrap(), Some(headers("image/gif")));
+    }
+
+    #[test]
+    fn the_oldest_go_beyond_the_limit_and_the_rest_outlives_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let learned = Learned::open_with_limit(directory.path(), 10).unwrap();
+        let key = |n: usize| Key::new(format!("k{n}"));
+        for n in 0..30 {
+            learned.add(&key(n), &ETag::new("e"), at(0), &headers("t")).unwrap();
+            learned.flush().unwrap();
+        }
+        drop(learned);
+        let learned = Learned::open_with_limit(directory.path(), 10).unwrap();
+        for n in 0..30 {
+            assert_eq!(learned.find(&key(n), &ETag::new("e"), at(0)).unwrap().is_some(), n >= 20, "{n}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_written_without_being_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let learned = Learned::open(directory.path()).unwrap();
+        for n in 0..BATCH {
+            learned.add(&Key::new(format!("k{n}")), &ETag::new("e"), at(0), &headers("t")).unwrap();
+        }
+        assert!(learned.waiting.lock().is_empty());
+        assert!(learned.find(&Key::from("k7"), &ETag::new("e"), at(0)).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_damaged_file_is_thrown_away() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(FILE), vec![7; 8192]).unwrap();
+        let learned = Learned::open(directory.path()).unwrap();
+        learned.add(&Key::from("a"), &ETag::new("e"), at(0), &headers("t")).unwrap();
+        learned.flush().unwrap();
+    }
+}

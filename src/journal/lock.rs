@@ -1,0 +1,117 @@
+//! One daemon to one cache directory: makes the directory and holds a lock on it as long as the value lives.
+//!
+//! The lock is the kernel's (`flock`), so it goes with its process however that ends. The file's text (the holder's
+//! pid) is only there to be told to the user.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+#[derive(Debug)]
+#[must_use = "the directory is free again when this is dropped"]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Makes `directory` (0700) where it is missing, and locks it. Errors name the directory, and the process that holds it.
+    pub fn acquire(directory: &Path) -> Result<Self> {
+        let failed = |what: &str, error: io::Error| {
+            let text = format!("{what} {}: {error}; give a --cache-dir that this user may write to", directory.display());
+            Error::Disk(io::Error::new(error.kind(), text))
+        };
+        make(directory).map_err(|error| failed("can't make", error))?;
+        let path = directory.join("lock");
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| failed("can't write to", error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(held(directory, &mut file)),
+            Err(TryLockError::Error(error)) => return Err(failed("can't lock", error)),
+        }
+        write_pid(&mut file).map_err(|error| failed("can't write to", error))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// A directory that was there keeps its mode, unless it is empty: `--cache-dir /tmp` must not close /tmp to others.
+/// What lies in it is closed to them by its own mode.
+fn make(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        if std::fs::read_dir(directory)?.next().is_none() {
+            // Somebody else's directory may still be writable to us.
+            let _ = std::fs::set_permissions(directory, Permissions::from_mode(0o700));
+        }
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn held(directory: &Path, file: &mut File) -> Error {
+    let mut text = String::new();
+    let holder = match file.read_to_string(&mut text) {
+        Ok(_) if !text.trim().is_empty() => format!("mediafs process {}", text.trim()),
+        _ => "another mediafs process".to_owned(),
+    };
+    let text = format!("{} is in use by {holder}: unmount that one first, or give another --cache-dir", directory.display());
+    Error::Disk(io::Error::new(io::ErrorKind::ResourceBusy, text))
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    write!(file, "{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_second_holder_is_told_who_has_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("a/b");
+        let lock = DirectoryLock::acquire(&directory).unwrap();
+        let error = DirectoryLock::acquire(&directory).unwrap_err().to_string();
+        assert!(error.contains(&format!("{}", directory.display())) && error.contains(&std::process::id().to_string()), "{error}");
+        drop(lock);
+        let _lock = DirectoryLock::acquire(&directory).unwrap();
+        assert_eq!((mode(&directory), mode(&directory.join("lock"))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn an_empty_directory_is_closed_and_a_full_one_left_alone() {
+        for (full, expected) in [(false, 0o700), (true, 0o755)] {
+            let directory = tempfile::tempdir().unwrap();
+            if full {
+                std::fs::write(directory.path().join("other"), "").unwrap();
+            }
+            std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+            let _lock = DirectoryLock::acquire(directory.path()).unwrap();
+            assert_eq!(mode(directory.path()), expected, "full: {full}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_a_directory_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::write(parent.path().join("file"), "").unwrap();
+        let directory = parent.path().join("file/cache");
+        let error = DirectoryLock::acquire(&directory).unwrap_err().to_string();
+        assert!(error.contains("--cache-dir") && error.contains("file/cache"), "{error}");
+    }
+}

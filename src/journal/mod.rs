@@ -1,0 +1,292 @@
+//! What must survive a crash, in SQLite (WAL): desired state, multipart uploads, the index of data files, symlinks.
+//!
+//! - `database`: opening, settings, schema, and what to tell the user when SQLite fails.
+//! - `rows`: the tables' rows from and to Rust.
+//! - `learned`: headers of object versions, in a file of its own that may be lost.
+//! - `session`: did the last session, or the machine, end in good order?
+//! - `lock`: one daemon to one cache directory.
+//!
+//! Invariants:
+//! - A commit is one `write(2)` to the WAL: it outlives the process at once (kill -9), and a power cut from the next
+//!   [`Journal::sync`] on. So a commit costs microseconds and may be made by a handler of the mount.
+//! - No handler waits for a disk: nothing but `sync` checkpoints. It does so on a second connection, and pays the
+//!   fsync that SQLite owes at the start of a new log itself.
+//! - A journal that is damaged, newer than this program or another bucket's is refused as it is, never repaired or
+//!   replaced in passing: it is the only index of data that the bucket doesn't have.
+//!
+//! Must not: know the bucket, the data files or what a desired state means.
+
+mod database;
+mod learned;
+mod lock;
+mod rows;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::store::{Condition, UploadId};
+use crate::types::{ETag, FileId, Key, ObjectHeaders, Span, Version};
+
+use database::{Database, explain};
+use learned::Learned;
+pub use lock::DirectoryLock;
+
+/// What the bucket shall hold under one key and doesn't yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Desired {
+    pub content: Content,
+    /// None keeps the headers of a copied version.
+    pub headers: Option<ObjectHeaders>,
+    pub condition: Condition,
+    /// The bucket may hold something under this key, so that its absence takes a DELETE.
+    pub was_there: bool,
+    /// When the key became dirty; for `status`.
+    pub since: SystemTime,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// The bytes of a data file.
+    Staged(FileId),
+    /// A few bytes of our own: a symlink's target, an empty marker.
+    Inline(Vec<u8>),
+    /// Server-side copy of a version; of the same key where only headers change.
+    CopyOf(Version),
+    /// No object.
+    Absent,
+    /// For the marker key of a directory whose last known child went: a marker, unless something else is left below.
+    KeptDirectory,
+}
+
+/// The index row of one data file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRow {
+    pub id: FileId,
+    pub base: Option<Version>,
+    pub size: u64,
+    pub dirty: bool,
+    /// Parts of the file that are there; meaningless when `complete`.
+    pub present: Vec<Span>,
+    pub complete: bool,
+    /// mtime and size of the data file when it was last known to be clean: a difference at start is unsent data.
+    pub mtime_ns: i64,
+    /// Order of use, for LRU across restarts.
+    pub used: u64,
+}
+
+/// One row to change; a slice of them is one transaction.
+#[derive(Clone, Debug)]
+pub enum Change {
+    SetDesired(Key, Desired),
+    ClearDesired(Key),
+    /// Makes a file's row, or changes one that is not dirty. A dirty row stays as it is: the file keeps it up by itself
+    /// while it is written to, and a row that was taken a moment ago must not undo that.
+    PutFile(FileRow),
+    /// Makes or replaces a file's row, and drops the spans added so far. Only the file itself knows enough to do this.
+    ReplaceFile(FileRow),
+    RemoveFile(FileId),
+    /// Parts of an incomplete file became present, and its size.
+    AddPresent(FileId, Span, u64),
+    /// The file's place in the order of use; nothing where it has no row.
+    Used(FileId, u64),
+    BeginUpload(Key, UploadId),
+    EndUpload(UploadId),
+    RememberSymlink(Key, String),
+    ForgetSymlink(Key),
+}
+
+/// A log of so many pages (64 MiB) is started anew even while it is being written to: it costs a stall of one fsync,
+/// and an endless log costs the disk and the next start.
+const RESTART_PAGES: i64 = 16_384;
+
+const JOURNAL_FILE: &str = "journal.sqlite";
+
+/// Lock order: `main` before `second`; both are leaves otherwise: nothing above is called under them.
+pub struct Journal {
+    directory: PathBuf,
+    main: Mutex<Connection>,
+    /// Checkpoints go through this one, so that a commit doesn't wait behind their fsyncs.
+    second: Mutex<Connection>,
+    learned: Learned,
+    /// Transactions so far, and how many of them the last `sync` covered.
+    commits: AtomicU64,
+    synced: AtomicU64,
+    was_made: bool,
+}
+
+impl Journal {
+    /// Opens or makes the journal in `directory`. `bucket` names endpoint, bucket and prefix: another one in the
+    /// journal is refused with both names. A newer schema or a damaged file is refused with what to do.
+    pub fn open(directory: &Path, bucket: &str) -> Result<Journal> {
+        let path = directory.join(JOURNAL_FILE);
+        let Database { connection, was_made } = Database::open(&path).map_err(|e| explain(&path, e))?;
+        database::check(&connection, &path)?;
+        database::migrate(&connection, &path)?;
+        let second = database::connect(&path).map_err(|e| explain(&path, e))?;
+        let journal = Journal {
+            directory: directory.to_owned(),
+            main: Mutex::new(connection),
+            second: Mutex::new(second),
+            learned: Learned::open(directory)?,
+            commits: AtomicU64::new(1),
+            synced: AtomicU64::new(0),
+            was_made,
+        };
+        journal.claim(bucket)?;
+        if was_made {
+            journal.sync()?;
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(journal)
+    }
+
+    /// Ties the directory to its bucket, once.
+    fn claim(&self, bucket: &str) -> Result<()> {
+        match self.meta("bucket")? {
+            None => self.set_meta("bucket", bucket),
+            Some(ours) if ours == bucket => Ok(()),
+            Some(theirs) => Err(Error::Disk(std::io::Error::other(format!(
+                "{} belongs to {theirs}, not to {bucket}: give each bucket and prefix its own --cache-dir",
+                self.directory.display()
+            )))),
+        }
+    }
+
+    /// True where this process made the journal: it can't know data files that were there before.
+    pub fn was_made(&self) -> bool {
+        self.was_made
+    }
+
+    /// One transaction: all of `changes` or none.
+    pub fn apply(&self, changes: &[Change]) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let connection = self.main.lock();
+        self.transaction(&connection, |connection| rows::apply(connection, changes))
+    }
+
+    pub fn desired(&self) -> Result<Vec<(Key, Desired)>> {
+        self.read(rows::desired)
+    }
+
+    /// Every data file, with the spans that were added since its row was put.
+    pub fn files(&self) -> Result<Vec<FileRow>> {
+        self.read(|connection| rows::files(connection, true))
+    }
+
+    /// Every data file as its row was put last: what is certain after a crash of the machine.
+    pub fn files_as_synced(&self) -> Result<Vec<FileRow>> {
+        self.read(|connection| rows::files(connection, false))
+    }
+
+    pub fn uploads(&self) -> Result<Vec<(Key, UploadId)>> {
+        self.read(rows::uploads)
+    }
+
+    pub fn symlink(&self, key: &Key) -> Result<Option<String>> {
+        self.read(|connection| {
+            let mut query = connection.prepare_cached("SELECT target FROM symlink WHERE key = ?1")?;
+            query.query_row([key.as_str()], |row| row.get(0)).optional()
+        })
+    }
+
+    /// Headers learned of exactly this version, if any. Times are compared to the second where one of them has no
+    /// more than that: a HEAD tells whole seconds, a listing milliseconds.
+    pub fn headers(&self, key: &Key, etag: &ETag, last_modified: SystemTime) -> Result<Option<ObjectHeaders>> {
+        self.learned.find(key, etag, last_modified)
+    }
+
+    /// What was learned of these bytes last, and when they were dated: for when the bucket can't be asked.
+    pub fn last_headers(&self, key: &Key, etag: &ETag) -> Option<(SystemTime, ObjectHeaders)> {
+        self.learned.find_last(key, etag)
+    }
+
+    /// Remembers the headers of a version. Kept in memory and written in batches: losing one costs one HEAD.
+    pub fn learn(&self, key: &Key, etag: &ETag, last_modified: SystemTime, headers: &ObjectHeaders) -> Result<()> {
+        self.learned.add(key, etag, last_modified, headers)
+    }
+
+    pub fn meta(&self, name: &str) -> Result<Option<String>> {
+        self.read(|connection| {
+            let mut query = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+            query.query_row([name], |row| row.get(0)).optional()
+        })
+    }
+
+    pub fn set_meta(&self, name: &str, value: &str) -> Result<()> {
+        let connection = self.main.lock();
+        self.transaction(&connection, |connection| rows::set_meta(connection, name, value))
+    }
+
+    /// Checkpoints and fsyncs: what was committed before the call outlives a power cut after it. May take long:
+    /// blocking pool only.
+    pub fn sync(&self) -> Result<()> {
+        self.learned.flush()?;
+        let covered = self.commits.load(Ordering::Acquire);
+        if self.synced.load(Ordering::Acquire) == covered {
+            return Ok(());
+        }
+        self.fsync_log()?;
+        let (pages, moved) = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)")?;
+        self.synced.fetch_max(covered, Ordering::AcqRel);
+        let main = self.main.lock();
+        let all_moved = pages == moved && self.commits.load(Ordering::Acquire) == covered;
+        if !all_moved && pages < RESTART_PAGES {
+            return Ok(());
+        }
+        if !all_moved {
+            self.checkpoint("PRAGMA wal_checkpoint(RESTART)")?;
+        }
+        // The next commit starts a new log, which SQLite fsyncs first: this one, not a handler's.
+        self.transaction(&main, |connection| rows::set_meta(connection, "log", "started"))?;
+        self.synced.fetch_max(self.commits.load(Ordering::Acquire), Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// SQLite's locks lie on the database and its index, not on the log: closing another descriptor of it drops none.
+    fn fsync_log(&self) -> Result<()> {
+        match File::open(self.directory.join(format!("{JOURNAL_FILE}-wal"))) {
+            Ok(log) => Ok(log.sync_data()?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Pages in the log, and how many of them are in the database by now.
+    fn checkpoint(&self, pragma: &str) -> Result<(i64, i64)> {
+        let second = self.second.lock();
+        let result = second.query_row(pragma, [], |row| Ok((row.get(1)?, row.get(2)?)));
+        result.map_err(|error| self.explain(error))
+    }
+
+    fn transaction(&self, connection: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<()> {
+        let result = database::transaction(connection, work).map_err(|error| self.explain(error));
+        self.commits.fetch_add(1, Ordering::AcqRel);
+        result
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        query(&self.main.lock()).map_err(|error| self.explain(error))
+    }
+
+    fn explain(&self, error: rusqlite::Error) -> Error {
+        explain(&self.directory.join(JOURNAL_FILE), error)
+    }
+
+    /// Makes every commit fail, as a full disk does.
+    #[cfg(test)]
+    pub(crate) fn refuse_commits(&self, refuse: bool) {
+        self.main.lock().pragma_update(None, "query_only", refuse).expect("a pragma");
+    }
+}
