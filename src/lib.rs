@@ -7,5 +7,8 @@ pub mod clock;
 pub mod emulator;
 pub mod error;
 pub mod journal;
+pub mod media;
+pub mod reader;
 pub mod store;
 pub mod types;
+pub mod writer;

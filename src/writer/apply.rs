@@ -1,0 +1,255 @@
+//! Takes new desired states: in one transaction to the journal, then into memory, then to the files.
+//!
+//! `merge` is the whole of the coalescing: what is wanted now, given what was wanted and what is under way. It is pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Shared;
+use super::entry::{Entry, Waiter};
+use super::queue::Queue;
+use crate::cache::LocalFile;
+use crate::error::{Error, Result};
+use crate::journal::{Change, Content, Desired};
+use crate::store::Condition;
+use crate::types::{FileId, Key};
+
+/// What is being done to a key at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    Nothing,
+    /// An upload or a copy: the bucket may hold it already.
+    Storing,
+    Deleting,
+}
+
+/// What is wanted from now on; None: nothing that the bucket doesn't have.
+pub fn merge(new: Option<Desired>, old: Option<&Desired>, doing: Doing) -> Option<Desired> {
+    let mut new = new?;
+    new.was_there |= doing == Doing::Storing;
+    if let Some(old) = old {
+        new.was_there |= old.was_there;
+        new.since = old.since;
+        // A marker that is still to go up keeps the directory, and knows its attributes.
+        if new.content == Content::KeptDirectory && matches!(old.content, Content::Inline(_)) {
+            return Some(old.clone());
+        }
+        // The object that we were to delete is still there, or would be after a crash: to us the name is free.
+        if is_freed(&new, old) {
+            new.condition = Condition::Any;
+        }
+    }
+    let nothing = new.content == Content::Absent && !new.was_there;
+    (!nothing).then_some(new)
+}
+
+/// A new name where we have an object to delete.
+fn is_freed(new: &Desired, old: &Desired) -> bool {
+    old.content == Content::Absent && old.was_there && new.condition == Condition::IfAbsent
+}
+
+/// One key's step of a transaction.
+struct Step {
+    key: Key,
+    desired: Option<Desired>,
+    file: Option<Arc<LocalFile>>,
+    /// The name is to be a new one as soon as the delete under way has worked.
+    new_once_deleted: bool,
+    /// The very state that is waiting already: only the time of the change moves.
+    same: bool,
+}
+
+impl Shared {
+    pub fn apply(&self, changes: Vec<(Key, Option<Desired>)>, also: &[Change]) -> Result<()> {
+        let now = Instant::now();
+        let mut queue = self.queue.lock();
+        let steps = self.steps(&queue, changes)?;
+        let mut rows = also.to_vec();
+        for step in &steps {
+            rows.extend(step_rows(&queue, step)?);
+        }
+        if !rows.is_empty() {
+            self.journal.apply(&rows)?;
+        }
+        let mut moved = HashMap::new();
+        for step in &steps {
+            self.enter(&mut queue, step, now, &mut moved);
+        }
+        hand_over_waiters(&mut queue, &steps, moved);
+        drop(queue);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// A file that was open need not rest any more.
+    pub fn closed(&self, key: &Key) {
+        let mut queue = self.queue.lock();
+        if queue.get(key).is_none() || queue.flight(key).is_some() || queue.gathering.contains(key) {
+            return;
+        }
+        queue.schedule_at(key, Instant::now());
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    fn steps(&self, queue: &Queue, changes: Vec<(Key, Option<Desired>)>) -> Result<Vec<Step>> {
+        let mut steps: Vec<Step> = Vec::with_capacity(changes.len());
+        for (key, new) in changes {
+            let doing = match queue.flight(&key) {
+                None => Doing::Nothing,
+                Some(flight) if flight.deletes => Doing::Deleting,
+                Some(_) => Doing::Storing,
+            };
+            let old = queue.get(&key);
+            let freed = new.as_ref().zip(old).is_some_and(|(new, old)| is_freed(new, &old.desired));
+            let desired = merge(new, old.map(|old| &old.desired), doing);
+            let file = match desired.as_ref().map(|desired| &desired.content) {
+                Some(Content::Staged(id)) => Some(self.staged(*id)?),
+                _ => None,
+            };
+            let same = desired.is_some() && old.map(|old| &old.desired) == desired.as_ref();
+            steps.push(Step { key, desired, file, new_once_deleted: freed && doing == Doing::Deleting, same });
+        }
+        Ok(steps)
+    }
+
+    fn staged(&self, id: FileId) -> Result<Arc<LocalFile>> {
+        self.cache.get(id).ok_or_else(|| Error::Corrupt(format!("data file {id} is not in the cache")))
+    }
+
+    /// Brings memory to what the journal says now.
+    fn enter(&self, queue: &mut Queue, step: &Step, now: Instant, moved: &mut HashMap<FileId, Vec<Waiter>>) {
+        if let Some(file) = &step.file {
+            file.mark_dirty();
+        }
+        queue.take_error(&step.key);
+        if queue.sessions.get(&step.key).is_some_and(|session| Some(session.file) != step.file.as_ref().map(|file| file.id())) {
+            queue.give_up_session(&step.key);
+            self.aborts.notify_one();
+        }
+        let Some(desired) = &step.desired else {
+            if let Some(old) = queue.remove(&step.key, now) {
+                part_with_waiters(old, moved);
+            }
+            return;
+        };
+        let generation = queue.count();
+        let mut entry = Entry::new(desired.clone(), step.file.clone(), generation, now);
+        entry.new_once_deleted = step.new_once_deleted;
+        if let Some(old) = queue.remove(&step.key, now) {
+            entry.first_dirty = old.first_dirty;
+            entry.unsure = old.unsure;
+            // Still the same new file, and that delete is still under way.
+            entry.new_once_deleted |= old.new_once_deleted && desired.content == old.desired.content;
+            if step.same {
+                entry.generation = old.generation;
+                (entry.waiters, entry.urgent) = (old.waiters, old.urgent);
+                entry.local_only = old.local_only;
+            } else if step.file.is_some() || !matches!(old.desired.content, Content::Staged(_)) {
+                (entry.waiters, entry.urgent) = (old.waiters, old.urgent);
+            } else {
+                part_with_waiters(old, moved);
+            }
+        }
+        queue.put(&step.key, entry, now);
+    }
+}
+
+fn step_rows(queue: &Queue, step: &Step) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    if let Some(file) = step.file.as_ref().filter(|file| !file.is_dirty()) {
+        changes.push(Change::PutFile(file.row(true)?));
+    }
+    match &step.desired {
+        Some(_) if step.same => {}
+        Some(desired) => changes.push(Change::SetDesired(step.key.clone(), desired.clone())),
+        None if queue.get(&step.key).is_some() => changes.push(Change::ClearDesired(step.key.clone())),
+        None => {}
+    }
+    Ok(changes)
+}
+
+/// The entry's file is wanted elsewhere or not at all: those who wait for it go with the file.
+fn part_with_waiters(old: Entry, moved: &mut HashMap<FileId, Vec<Waiter>>) {
+    match old.desired.content {
+        Content::Staged(id) if !old.waiters.is_empty() => moved.entry(id).or_default().extend(old.waiters),
+        _ => old.waiters.into_iter().for_each(|waiter| waiter.done(Ok(()))),
+    }
+}
+
+fn hand_over_waiters(queue: &mut Queue, steps: &[Step], mut moved: HashMap<FileId, Vec<Waiter>>) {
+    for step in steps {
+        let Some(waiters) = step.file.as_ref().and_then(|file| moved.remove(&file.id())) else { continue };
+        if let Some(entry) = queue.get_mut(&step.key) {
+            entry.waiters.extend(waiters);
+            entry.urgent = true;
+            queue.schedule_at(&step.key, Instant::now());
+        }
+    }
+    for waiter in moved.into_values().flatten() {
+        waiter.done(Ok(()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::types::{ETag, Version};
+
+    fn desired(content: Content, condition: Condition, was_there: bool, second: u64) -> Desired {
+        Desired { content, headers: None, condition, was_there, since: UNIX_EPOCH + Duration::from_secs(second) }
+    }
+
+    fn staged(was_there: bool, second: u64) -> Desired {
+        desired(Content::Staged(FileId(1)), Condition::IfAbsent, was_there, second)
+    }
+
+    fn absent(was_there: bool, second: u64) -> Desired {
+        desired(Content::Absent, Condition::Any, was_there, second)
+    }
+
+    #[test]
+    fn created_and_unlinked_is_nothing() {
+        assert_eq!(merge(Some(absent(false, 2)), Some(&staged(false, 1)), Doing::Nothing), None);
+        assert_eq!(merge(Some(absent(false, 2)), None, Doing::Nothing), None);
+        assert_eq!(merge(None, Some(&staged(true, 1)), Doing::Storing), None);
+    }
+
+    #[test]
+    fn what_may_be_in_the_bucket_is_deleted() {
+        for (given, old, doing) in
+            [(true, None, Doing::Nothing), (false, Some(staged(true, 1)), Doing::Nothing), (false, Some(staged(false, 1)), Doing::Storing)]
+        {
+            let merged = merge(Some(absent(given, 2)), old.as_ref(), doing).unwrap();
+            assert!(merged.was_there);
+            assert_eq!(merged.since, old.map_or(absent(true, 2).since, |old| old.since));
+        }
+    }
+
+    #[test]
+    fn a_name_that_we_freed_ourselves_is_free() {
+        let version = Version { key: "x".into(), etag: ETag::new("e"), size: 1 };
+        for (old, doing, condition) in [
+            (absent(true, 1), Doing::Nothing, Condition::Any),
+            (absent(true, 1), Doing::Storing, Condition::Any),
+            (absent(true, 1), Doing::Deleting, Condition::Any),
+            (absent(false, 1), Doing::Nothing, Condition::IfAbsent),
+            (desired(Content::CopyOf(version), Condition::Any, true, 1), Doing::Nothing, Condition::IfAbsent),
+        ] {
+            assert_eq!(merge(Some(staged(false, 2)), Some(&old), doing).unwrap().condition, condition, "{old:?}");
+        }
+    }
+
+    #[test]
+    fn a_waiting_marker_keeps_its_directory() {
+        let marker = desired(Content::Inline(Vec::new()), Condition::IfAbsent, false, 1);
+        let kept = desired(Content::KeptDirectory, Condition::Any, false, 2);
+        assert_eq!(merge(Some(kept.clone()), Some(&marker), Doing::Nothing), Some(marker.clone()));
+        assert_eq!(merge(Some(kept.clone()), Some(&absent(true, 1)), Doing::Nothing).unwrap().content, Content::KeptDirectory);
+        assert_eq!(merge(Some(kept.clone()), None, Doing::Nothing), Some(kept));
+    }
+}

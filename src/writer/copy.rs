@@ -1,0 +1,148 @@
+//! Server-side copies: renames, and changes of headers, which copy an object onto itself.
+//!
+//! The source is named by its version. Where that is gone, the bytes come from the cache if it has them all, else from
+//! the version that took its place; where there is nothing at all, there is nothing to want.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::flight::{Effect, Job, Refused, Stored};
+use super::grid::{self, PartPlan};
+use super::source::is_gone;
+use super::{Shared, inline, parts, upload};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::journal::Content;
+use crate::store::{Condition, ErrorKind, Part, UploadId};
+use crate::types::{ETag, ObjectHeaders, Version};
+
+pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
+    let onto_itself = from.key == job.key;
+    if onto_itself && job.desired.headers.is_none() {
+        return Ok(Effect::Nothing);
+    }
+    if !onto_itself && !may_replace(shared, job).await? {
+        // Copies of single uploads keep their ETag: an earlier attempt of ours can be told by it.
+        let ours = stored(job, from, from.etag.clone(), job.desired.headers.clone(), None);
+        return Ok(Effect::Refused(Refused { ours: Some(ours), unsure: false }));
+    }
+    match copy_version(shared, job, from).await {
+        Err(Error::Stale) => {}
+        done => return done,
+    }
+    if !onto_itself && let Some(file) = shared.cache.find_version(from).filter(|file| file.is_complete()) {
+        tracing::info!(key = %job.key, from = %from.key, "the source was changed by another writer; uploading our copy of it");
+        return upload::file_as(shared, job, &file).await;
+    }
+    copy_present(shared, job, from).await
+}
+
+/// CopyObject has no condition on its target: it is looked at before.
+async fn may_replace(shared: &Shared, job: &Job) -> Result<bool> {
+    let present = match &job.desired.condition {
+        Condition::Any => return Ok(true),
+        _ => match shared.store.head(&job.key).await {
+            Ok(info) => Some(info.etag),
+            Err(error) if error.is(ErrorKind::NotFound) => None,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    Ok(match (&job.desired.condition, present) {
+        (Condition::IfMatch(wanted), present) => present.as_ref() == Some(wanted),
+        (_, present) => present.is_none(),
+    })
+}
+
+/// Copies whatever version the source has now.
+async fn copy_present(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
+    let info = match shared.store.head(&from.key).await {
+        Ok(info) => info,
+        Err(error) if is_gone(&error) => return Ok(Effect::Gone),
+        Err(error) => return Err(error.into()),
+    };
+    tracing::info!(key = %job.key, from = %from.key, "the source was changed by another writer; copying what is there now");
+    let present = Version { key: from.key.clone(), etag: info.etag, size: info.size };
+    match copy_version(shared, job, &present).await {
+        // Changed once more: the next attempt looks afresh.
+        Err(Error::Stale) => Err(crate::store::StoreError::new(
+            ErrorKind::Unavailable,
+            "CopyObject",
+            &job.key,
+            "the source keeps changing while it is copied",
+        )
+        .into()),
+        done => done,
+    }
+}
+
+/// [`Error::Stale`]: that version is gone.
+async fn copy_version(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
+    if from.size > shared.tuning.copy_bytes {
+        return copy_parts(shared, job, from).await;
+    }
+    let headers = job.desired.headers.as_ref();
+    match shared.store.copy(&from.key, Some(&from.etag), &job.key, headers).await {
+        Ok(receipt) => Ok(Effect::Stored(stored(job, from, receipt.etag().clone(), headers.cloned(), None))),
+        Err(error) if is_gone(&error) => Err(Error::Stale),
+        Err(error) => {
+            inline::note_attempt(shared, job, &error, &from.etag);
+            Err(error.into())
+        }
+    }
+}
+
+fn stored(job: &Job, from: &Version, etag: ETag, headers: Option<ObjectHeaders>, upload: Option<UploadId>) -> Stored {
+    Stored {
+        content: Content::CopyOf(from.clone()),
+        version: Version { key: job.key.clone(), etag, size: from.size },
+        headers,
+        wanted: None,
+        last_modified: clock::now(),
+        stamp: None,
+        upload,
+    }
+}
+
+/// A copy of more than one CopyObject can do.
+async fn copy_parts(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
+    let headers = match &job.desired.headers {
+        Some(headers) => headers.clone(),
+        None => match shared.store.head(&from.key).await {
+            Ok(info) => info.headers,
+            Err(error) if is_gone(&error) => return Err(Error::Stale),
+            Err(error) => return Err(error.into()),
+        },
+    };
+    let part_bytes = grid::part_bytes(from.size, shared.tuning.copy_part_bytes, shared.tuning.max_parts);
+    let plan = grid::plan(from.size, part_bytes, Some(from.size), &[]);
+    let id = parts::begin(shared, job, &headers).await?;
+    let sent = match send_copies(shared, job, &id, &plan, from).await {
+        Ok(sent) if parts::still_there(shared, &plan, from).await? => sent,
+        failed => {
+            parts::give_up(shared, job, id);
+            return Err(failed.err().unwrap_or(Error::Stale));
+        }
+    };
+    match shared.store.complete_upload(&job.key, &id, &sent, &job.desired.condition).await {
+        Ok(receipt) => Ok(Effect::Stored(stored(job, from, receipt.etag().clone(), Some(headers), Some(id)))),
+        Err(error) => {
+            parts::give_up(shared, job, id);
+            match inline::is_refusal(&error, &job.desired.condition) {
+                true => Ok(Effect::Refused(Refused { ours: None, unsure: error.outcome_unknown })),
+                false => Err(error.into()),
+            }
+        }
+    }
+}
+
+async fn send_copies(shared: &Arc<Shared>, job: &Job, id: &UploadId, plan: &[PartPlan], from: &Version) -> Result<Vec<Part>> {
+    let send = |part: PartPlan| async move {
+        let _slot = shared.parts.acquire().await.map_err(|_| Error::Timeout)?;
+        parts::copy_part(shared, job, id, part.number, from, part.span).await
+    };
+    let mut sent: Vec<Part> =
+        stream::iter(plan.to_vec()).map(send).buffer_unordered(shared.config.parallel_parts.max(1)).try_collect().await?;
+    sent.sort_by_key(|part| part.number);
+    Ok(sent)
+}

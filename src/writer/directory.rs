@@ -1,0 +1,58 @@
+//! Keeps a directory whose last known child goes: it gets a marker, unless something else is left below it.
+
+use super::flight::{Effect, Job};
+use super::{Shared, inline};
+use crate::error::Result;
+use crate::journal::Content;
+use crate::store::{Body, ListRequest};
+use crate::types::{Key, ObjectHeaders};
+
+/// S3's longest page.
+const PAGE: usize = 1_000;
+/// What s3fs, rclone and the S3 consoles take for a directory.
+pub const MARKER_TYPE: &str = "application/x-directory";
+
+pub async fn keep(shared: &Shared, job: &Job) -> Result<Effect> {
+    if is_occupied(shared, &job.key).await? {
+        return Ok(Effect::Nothing);
+    }
+    let headers =
+        job.desired.headers.clone().unwrap_or_else(|| ObjectHeaders { content_type: Some(MARKER_TYPE.into()), ..Default::default() });
+    inline::put_body(shared, job, Body::new(Vec::new()), headers).await
+}
+
+/// Something is below `directory` in the bucket that is not about to go, or will be; or it has a marker already.
+async fn is_occupied(shared: &Shared, directory: &Key) -> Result<bool> {
+    let Some(going) = going(shared, directory) else { return Ok(true) };
+    let max_keys = Some((going + 1).min(PAGE) as u32);
+    let mut request = ListRequest { prefix: directory.as_str().to_owned(), max_keys, ..Default::default() };
+    loop {
+        let page = shared.store.list(&request).await?;
+        let queue = shared.queue.lock();
+        if page.objects.iter().any(|object| queue.get(&object.key).is_none_or(|entry| !entry.is_absent())) {
+            return Ok(true);
+        }
+        drop(queue);
+        match page.next {
+            None => return Ok(false),
+            token => request.token = token,
+        }
+    }
+}
+
+/// How many keys below are about to go. None: some are about to come, which keep the directory.
+fn going(shared: &Shared, directory: &Key) -> Option<usize> {
+    let queue = shared.queue.lock();
+    let mut count = 0;
+    for (key, entry) in queue.below(directory).filter(|(key, _)| *key != directory) {
+        match entry.desired.content {
+            Content::Absent => count += 1,
+            Content::KeptDirectory => {}
+            _ => {
+                tracing::debug!(%directory, %key, "kept by a file that is to come");
+                return None;
+            }
+        }
+    }
+    Some(count)
+}

@@ -1,0 +1,174 @@
+//! One operation on the bucket from start to record: what it is, how it is run, and that it lands in every case.
+//!
+//! A flight owns its key until its outcome is in the journal, in memory and told to the file system, in this order; so
+//! what the file system hears of one key comes in the order in which it happened. A panic is one failed attempt.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::entry::Entry;
+use super::{Shared, conflict, copy, cycle, delete, directory, finish, inline, upload};
+use crate::cache::{LocalFile, Stamp};
+use crate::error::{Error, Result};
+use crate::journal::{Content, Desired};
+use crate::store::{Condition, UploadId};
+use crate::types::{ETag, Key, ObjectHeaders, Version};
+
+/// One entry as it was when its flight began.
+#[derive(Clone)]
+pub struct Job {
+    pub key: Key,
+    /// The flight's.
+    pub number: u64,
+    pub generation: u64,
+    pub desired: Desired,
+    pub file: Option<Arc<LocalFile>>,
+    pub local_only: bool,
+    /// An earlier attempt may have taken effect.
+    pub unsure: bool,
+}
+
+impl Job {
+    pub fn new(key: &Key, number: u64, entry: &Entry) -> Self {
+        Self {
+            key: key.clone(),
+            number,
+            generation: entry.generation,
+            desired: entry.desired.clone(),
+            file: entry.file.clone(),
+            local_only: entry.local_only,
+            unsure: entry.unsure,
+        }
+    }
+}
+
+pub enum Step {
+    Run(Job),
+    /// Take the bytes here, to break a cycle.
+    Localise(Job),
+    /// Up to 1,000.
+    Delete(Vec<Job>),
+}
+
+/// What an operation did.
+#[derive(Debug)]
+pub enum Effect {
+    Stored(Stored),
+    /// The condition did not hold.
+    Refused(Refused),
+    /// There is nothing to do for this state.
+    Nothing,
+    /// The source of the copy is nowhere.
+    Gone,
+    /// Something else is wanted by now; nothing was changed.
+    Unwanted,
+    /// The same once more, under this condition.
+    Again(Condition),
+    /// Another host has the name.
+    Lost(conflict::Loss),
+    /// The bucket holds something under this ETag that is not what was sent.
+    Wrong(ETag, Error),
+}
+
+/// What the bucket holds now.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub content: Content,
+    pub version: Version,
+    pub headers: Option<ObjectHeaders>,
+    /// The headers that were wanted by the end, where they aren't those: a long upload begins with what is known then.
+    pub wanted: Option<ObjectHeaders>,
+    pub last_modified: SystemTime,
+    /// The state of the staged file that went up.
+    pub stamp: Option<Stamp>,
+    /// The multipart upload that ended with it.
+    pub upload: Option<UploadId>,
+}
+
+/// An attempt whose condition did not hold.
+#[derive(Debug)]
+pub struct Refused {
+    /// What the bucket would hold, if the object there is our own; None where our ETag can't be foretold.
+    pub ours: Option<Stored>,
+    /// The answer may be to a repetition of a request that had worked.
+    pub unsure: bool,
+}
+
+/// Runs one step. Dropped half-way (the daemon ends), it leaves what a crash leaves: the journal knows.
+pub async fn fly(shared: Arc<Shared>, step: Step) {
+    let aloft = Aloft::new(&shared, &step);
+    match &step {
+        Step::Run(job) => land(&shared, job, run(&shared, job).await),
+        Step::Localise(job) => cycle::localise(&shared, job).await.unwrap_or_else(|error| finish::failed(&shared, job, error)),
+        Step::Delete(jobs) => delete::delete(&shared, jobs).await,
+    }
+    drop(aloft);
+}
+
+async fn run(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
+    let effect = match &job.desired.content {
+        Content::Staged(_) => upload::staged(shared, job).await?,
+        Content::Inline(bytes) => inline::put(shared, job, bytes).await?,
+        Content::CopyOf(version) => copy::copy(shared, job, version).await?,
+        Content::KeptDirectory => directory::keep(shared, job).await?,
+        Content::Absent => Effect::Unwanted,
+    };
+    match effect {
+        Effect::Refused(refused) => conflict::resolve(shared, job, refused).await,
+        effect => Ok(effect),
+    }
+}
+
+fn land(shared: &Shared, job: &Job, effect: Result<Effect>) {
+    match effect {
+        Ok(Effect::Stored(stored)) => finish::stored(shared, job, stored),
+        Ok(Effect::Nothing) => finish::nothing(shared, job),
+        Ok(Effect::Gone) => finish::gone(shared, job),
+        Ok(Effect::Again(condition)) => finish::again(shared, job, condition),
+        Ok(Effect::Lost(loss)) => conflict::lost(shared, job, loss),
+        Ok(Effect::Wrong(etag, error)) => finish::wrong(shared, job, etag, error),
+        Ok(Effect::Unwanted | Effect::Refused(_)) => {}
+        Err(error) => finish::failed(shared, job, error),
+    }
+}
+
+/// Frees the keys of a step when it is over, however it ends.
+struct Aloft<'a> {
+    shared: &'a Shared,
+    jobs: Vec<Job>,
+    deletes: bool,
+}
+
+impl<'a> Aloft<'a> {
+    fn new(shared: &'a Shared, step: &Step) -> Self {
+        let (jobs, deletes) = match step {
+            Step::Run(job) | Step::Localise(job) => (vec![job.clone()], false),
+            Step::Delete(jobs) => (jobs.clone(), true),
+        };
+        Self { shared, jobs, deletes }
+    }
+}
+
+impl Drop for Aloft<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for job in &self.jobs {
+                finish::panicked(self.shared, job);
+            }
+        }
+        let now = Instant::now();
+        let mut queue = self.shared.queue.lock();
+        for job in &self.jobs {
+            queue.land(&job.key, job.number, now);
+        }
+        match self.deletes {
+            true => queue.batches -= 1,
+            false => queue.running -= 1,
+        }
+        drop(queue);
+        self.shared.wake.notify_one();
+        self.shared.progress.send_modify(|count| *count += 1);
+    }
+}

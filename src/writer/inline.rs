@@ -1,0 +1,61 @@
+//! Uploads of a few bytes that are in the journal itself: symlinks and directory markers.
+
+use super::{Shared, backoff};
+use super::flight::{Effect, Job, Refused, Stored};
+use crate::clock;
+use crate::error::Result;
+use crate::store::{Body, Condition, ErrorKind, Receipt, StoreError, plain_etag};
+use crate::types::{ETag, ObjectHeaders, Version};
+
+pub async fn put(shared: &Shared, job: &Job, bytes: &[u8]) -> Result<Effect> {
+    let headers = job.desired.headers.clone().unwrap_or_default();
+    put_body(shared, job, Body::new(bytes.to_vec()), headers).await
+}
+
+/// One PUT under the job's condition.
+pub async fn put_body(shared: &Shared, job: &Job, body: Body, headers: ObjectHeaders) -> Result<Effect> {
+    let (etag, size) = (plain_etag(&body.md5), body.bytes.len() as u64);
+    let answer = shared.store.put(&job.key, body, &headers, &job.desired.condition).await;
+    let mut stored = Stored {
+        content: job.desired.content.clone(),
+        version: Version { key: job.key.clone(), etag, size },
+        headers: Some(headers),
+        wanted: None,
+        last_modified: clock::now(),
+        stamp: None,
+        upload: None,
+    };
+    match answer {
+        Ok(receipt) => {
+            stored.version = version(job, &receipt);
+            Ok(Effect::Stored(stored))
+        }
+        Err(error) if is_refusal(&error, &job.desired.condition) => {
+            Ok(Effect::Refused(Refused { ours: Some(stored), unsure: error.outcome_unknown }))
+        }
+        Err(error) => {
+            note_attempt(shared, job, &error, &stored.version.etag);
+            Err(error.into())
+        }
+    }
+}
+
+/// A write that failed may have left `etag` behind: what is found there later is our own.
+pub fn note_attempt(shared: &Shared, job: &Job, error: &StoreError, etag: &ETag) {
+    if backoff::attempt_may_have_worked(error) {
+        shared.queue.lock().remember_own(&job.key, etag.clone());
+    }
+}
+
+pub fn version(job: &Job, receipt: &Receipt) -> Version {
+    Version { key: job.key.clone(), etag: receipt.etag().clone(), size: receipt.size() }
+}
+
+/// A condition did not hold; stores answer an If-Match on a missing key with "not found".
+pub fn is_refusal(error: &StoreError, condition: &Condition) -> bool {
+    match error.kind {
+        ErrorKind::PreconditionFailed => true,
+        ErrorKind::NotFound => matches!(condition, Condition::IfMatch(_)),
+        _ => false,
+    }
+}

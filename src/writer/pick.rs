@@ -1,0 +1,193 @@
+//! One pass of the reconcile loop over the queue: what may start now, and when to look again.
+//!
+//! No I/O. A pass looks at keys in the order in which they are due, those that somebody waits for first, and stops where
+//! all slots are taken; keys that wait for another are parked on it, so that a pass costs what it starts.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::flight::{Job, Step};
+use super::order::{Facts, Order, order};
+use super::queue::Queue;
+use super::{Shared, WriterConfig};
+use crate::journal::Content;
+use crate::types::Key;
+
+/// Delete requests under way at once; while they are, others gather.
+const DELETE_BATCHES: usize = 2;
+
+#[derive(Default)]
+pub struct Picked {
+    pub steps: Vec<Step>,
+    /// When to look again, if nothing happens before.
+    pub wake_at: Option<Instant>,
+}
+
+/// What to do with one key.
+enum Verdict {
+    Run,
+    Localise,
+    /// A delete: it gathers with others.
+    Gather,
+    Later(Instant),
+    Park(Key),
+    /// Failed; somebody has to do something.
+    Stopped,
+}
+
+impl Shared {
+    pub fn pick(&self, now: Instant) -> Picked {
+        let mut queue = self.queue.lock();
+        let mut picked = Picked::default();
+        let probe = queue.outage.next_probe();
+        for urgent in [true, false] {
+            self.pick_class(&mut queue, urgent, now, &mut picked);
+        }
+        gathered(&mut queue, &self.config, now, &mut picked);
+        // During an outage the next look is at the next probe, or when the one under way lands.
+        if let Some(probe) = probe.filter(|probe| *probe > now && !queue.entries().is_empty()) {
+            picked.wake_at = Some(probe);
+        }
+        picked
+    }
+
+    fn pick_class(&self, queue: &mut Queue, urgent: bool, now: Instant, picked: &mut Picked) {
+        while let Some((at, key)) = queue.first(urgent) {
+            if at > now {
+                picked.wake_at = earlier(picked.wake_at, at);
+                return;
+            }
+            if queue.running >= slots(queue, &self.config, urgent, now) {
+                return;
+            }
+            match examine(queue, &key, &self.config, now) {
+                Verdict::Run => {
+                    let job = begin(queue, &key, false);
+                    picked.steps.extend(job.map(Step::Run));
+                }
+                Verdict::Localise => {
+                    let job = begin(queue, &key, false);
+                    picked.steps.extend(job.map(Step::Localise));
+                }
+                Verdict::Gather => {
+                    queue.take(&key);
+                    let urgent = queue.get(&key).is_some_and(|entry| entry.urgent);
+                    queue.gathering.insert(key, urgent, now);
+                }
+                Verdict::Later(at) => queue.schedule_at(&key, at.max(now + Duration::from_millis(1))),
+                Verdict::Park(on) => park(queue, &key, &on, now),
+                Verdict::Stopped => queue.take(&key),
+            }
+        }
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Instant) -> Option<Instant> {
+    Some(a.map_or(b, |a| a.min(b)))
+}
+
+/// How many operations may be under way. What somebody waits for isn't stuck behind bulk; an outage gets one probe.
+fn slots(queue: &Queue, config: &WriterConfig, urgent: bool, now: Instant) -> usize {
+    let files = config.parallel_files.max(1);
+    match queue.outage.next_probe() {
+        Some(at) if at > now => 0,
+        Some(_) => 1,
+        None if urgent => files * 2,
+        None => files,
+    }
+}
+
+fn begin(queue: &mut Queue, key: &Key, deletes: bool) -> Option<Job> {
+    let number = queue.begin(key, deletes);
+    let job = queue.get(key).map(|entry| Job::new(key, number, entry));
+    if !deletes {
+        queue.running += 1;
+    }
+    job
+}
+
+fn examine(queue: &Queue, key: &Key, config: &WriterConfig, now: Instant) -> Verdict {
+    let Some(entry) = queue.get(key) else { return Verdict::Stopped };
+    match entry.failed.as_ref().map(|failed| failed.retry_at) {
+        Some(None) => return Verdict::Stopped,
+        Some(Some(at)) if at > now => return Verdict::Later(at),
+        _ => {}
+    }
+    if let Some(at) = entry.not_before.into_iter().chain(queue.pace.not_before(key, now)).max().filter(|at| *at > now) {
+        return Verdict::Later(at);
+    }
+    if !entry.urgent && queue.draining == 0 {
+        let due = entry.due(config, now);
+        if due > now {
+            return Verdict::Later(due);
+        }
+    }
+    match order(queue, key) {
+        Order::Go if entry.is_absent() => Verdict::Gather,
+        Order::Go => Verdict::Run,
+        Order::After(other) => Verdict::Park(other),
+        Order::Cycle(members) => break_cycle(queue, key, members),
+    }
+}
+
+/// The cheapest member takes its bytes here: what is staged already, else the smallest; the others wait for it.
+fn break_cycle(queue: &Queue, key: &Key, members: Vec<Key>) -> Verdict {
+    let cost = |key: &Key| match queue.get(key).map(|entry| (&entry.desired.content, &entry.file)) {
+        Some((Content::CopyOf(version), _)) => version.size,
+        Some((_, Some(file))) if file.is_complete() => 0,
+        Some((_, Some(file))) => file.size(),
+        _ => u64::MAX,
+    };
+    match members.into_iter().min_by_key(|member| (cost(member), member.clone())) {
+        Some(cheapest) if cheapest != *key => Verdict::Park(cheapest),
+        _ => Verdict::Localise,
+    }
+}
+
+/// Waits for `on`; if somebody waits for `key`, then for `on` as well.
+fn park(queue: &mut Queue, key: &Key, on: &Key, now: Instant) {
+    let urgent = queue.get(key).is_some_and(|entry| entry.urgent);
+    queue.park(key, on);
+    if urgent
+        && key != on
+        && !queue.is_in_flight(on)
+        && let Some(other) = queue.get_mut(on).filter(|other| !other.urgent)
+    {
+        other.urgent = true;
+        queue.schedule_at(on, now);
+    }
+}
+
+/// Starts the deletes that have gathered, where they are due.
+fn gathered(queue: &mut Queue, config: &WriterConfig, now: Instant, picked: &mut Picked) {
+    let batches = slots(queue, config, false, now).min(DELETE_BATCHES);
+    while queue.batches < batches {
+        if queue.draining > 0 {
+            queue.gathering.hurry();
+        }
+        let Some(due) = queue.gathering.due(queue.absences_to_come(), queue.running > 0, config.settle_limit, now) else { return };
+        if due > now {
+            picked.wake_at = earlier(picked.wake_at, due);
+            return;
+        }
+        let keys = queue.gathering.take();
+        let jobs: Vec<Job> = keys.iter().filter_map(|key| gathered_job(queue, key, now, picked)).collect();
+        if !jobs.is_empty() {
+            queue.batches += 1;
+            picked.steps.push(Step::Delete(jobs));
+        }
+    }
+}
+
+/// It may have waited for a while: the rules are asked once more.
+fn gathered_job(queue: &mut Queue, key: &Key, now: Instant, picked: &mut Picked) -> Option<Job> {
+    match order(queue, key) {
+        Order::Go if queue.is_absent(key) => begin(queue, key, true),
+        _ => {
+            queue.schedule_at(key, now);
+            picked.wake_at = Some(now);
+            None
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The keys that wait, in memory: what is wanted, when to look at it next, who waits for whom.
+//!
+//! No I/O. One lock guards all of it. Lock order: this one, then a file's state, then the journal; never held across an
+//! await, and the file system's callbacks are never called under it. Each waiting key is in exactly one place: in the
+//! schedule, parked on the key that it waits for, among the deletes that gather to a batch, in flight, or failed for good.
+//! So a pass looks only at keys that may go, however many wait.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::num::NonZeroUsize;
+use std::ops::Bound;
+
+use lru::LruCache;
+use tokio::time::Instant;
+
+use super::entry::Entry;
+use super::gathering::Gathering;
+use super::multipart::Session;
+use super::order::Facts;
+use super::outage::Outage;
+use super::pace::Pace;
+use crate::error::Error;
+use crate::journal::Content;
+use crate::store::UploadId;
+use crate::types::{ETag, Key};
+
+/// Own versions that are remembered, so that a condition that fails on one of them is not taken for another host's.
+const RECENT: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
+/// Of one key; a lost answer is rarely followed by another.
+const RECENT_OF_KEY: usize = 4;
+/// Errors kept for programs that may never ask for them.
+const UNTOLD: usize = 1_024;
+
+/// Where an entry stands in the schedule: among the urgent ones or not, then in the order of time.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    urgent: bool,
+    at: (Instant, u64),
+}
+
+/// One operation under way.
+#[derive(Debug)]
+pub struct Flight {
+    /// Counts up; a later one began later.
+    pub number: u64,
+    pub deletes: bool,
+    /// The key that it takes bytes from.
+    pub source: Option<Key>,
+}
+
+pub struct Queue {
+    entries: BTreeMap<Key, Entry>,
+    flights: HashMap<Key, Flight>,
+    /// Those that somebody waits for, and the others.
+    urgent: BTreeMap<(Instant, u64), Key>,
+    normal: BTreeMap<(Instant, u64), Key>,
+    places: HashMap<Key, Place>,
+    /// By the key that they wait for.
+    parked: HashMap<Key, BTreeSet<Key>>,
+    /// By source: entries and flights that may take bytes from it.
+    readers: HashMap<Key, BTreeSet<Key>>,
+    reads: HashMap<Key, Key>,
+    /// By source: operations under way that take bytes from it.
+    reading: HashMap<Key, BTreeSet<Key>>,
+    holds: HashMap<Key, usize>,
+    counter: u64,
+    /// Absences that are due.
+    pub gathering: Gathering,
+    /// Entries that want an absence.
+    absences: usize,
+    deleting: usize,
+    /// Operations under way: single ones, and batches of deletes.
+    pub running: usize,
+    pub batches: usize,
+    /// Uploads begun and not finished, to go on with.
+    pub sessions: HashMap<Key, Session>,
+    /// Uploads to abort.
+    pub aborts: Vec<(Key, UploadId)>,
+    /// Errors of entries that were given up.
+    untold: HashMap<Key, Error>,
+    /// What this process stored under a key lately, or may have stored: attempts whose answer was lost.
+    recent: LruCache<Key, VecDeque<ETag>>,
+    pub pace: Pace,
+    pub outage: Outage,
+    /// Callers of `drain`: everything is urgent.
+    pub draining: usize,
+    pub conflicts: u64,
+    single_bytes: u64,
+}
+
+impl Queue {
+    pub fn new(r2: bool, single_bytes: u64) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            flights: HashMap::new(),
+            urgent: BTreeMap::new(),
+            normal: BTreeMap::new(),
+            places: HashMap::new(),
+            parked: HashMap::new(),
+            readers: HashMap::new(),
+            reads: HashMap::new(),
+            reading: HashMap::new(),
+            holds: HashMap::new(),
+            counter: 0,
+            gathering: Gathering::default(),
+            absences: 0,
+            deleting: 0,
+            running: 0,
+            batches: 0,
+            sessions: HashMap::new(),
+            aborts: Vec::new(),
+            untold: HashMap::new(),
+            recent: LruCache::new(RECENT),
+            pace: Pace::new(r2),
+            outage: Outage::default(),
+            draining: 0,
+            conflicts: 0,
+            single_bytes,
+        }
+    }
+
+    pub fn count(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    /// The number that the next flight will be at or above.
+    pub fn next_flight(&self) -> u64 {
+        self.counter + 1
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Entry> {
+        self.entries.get_mut(key)
+    }
+
+    pub fn entries(&self) -> &BTreeMap<Key, Entry> {
+        &self.entries
+    }
+
+    pub fn flight(&self, key: &Key) -> Option<&Flight> {
+        self.flights.get(key)
+    }
+
+    /// `directory` (root, or with a trailing slash) itself, and what is below.
+    pub fn below<'a>(&'a self, directory: &'a Key) -> impl Iterator<Item = (&'a Key, &'a Entry)> {
+        self.entries
+            .range::<Key, _>((Bound::Included(directory), Bound::Unbounded))
+            .take_while(|(key, _)| key.as_str().starts_with(directory.as_str()))
+    }
+
+    /// Enters or replaces `key` and has it looked at `at`; wakes what waited for the old one.
+    pub fn put(&mut self, key: &Key, entry: Entry, at: Instant) {
+        self.absences += usize::from(entry.is_absent());
+        let old = self.entries.insert(key.clone(), entry);
+        self.absences -= usize::from(old.is_some_and(|old| old.is_absent()));
+        self.gathering.remove(key);
+        self.index(key);
+        self.schedule_at(key, at);
+        self.unpark(key, at);
+    }
+
+    pub fn remove(&mut self, key: &Key, now: Instant) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.absences -= usize::from(entry.is_absent());
+        self.unschedule(key);
+        self.gathering.remove(key);
+        self.index(key);
+        self.unpark(key, now);
+        Some(entry)
+    }
+
+    /// Looks up anew what `key` takes bytes from; after every change of its content.
+    pub fn index(&mut self, key: &Key) {
+        let source = self.entries.get(key).and_then(|entry| entry.source(key, self.single_bytes));
+        let old = match &source {
+            Some(source) => self.reads.insert(key.clone(), source.clone()),
+            None => self.reads.remove(key),
+        };
+        if let Some(old) = old.filter(|old| Some(old) != source.as_ref()) {
+            let empty = self.readers.get_mut(&old).is_some_and(|readers| readers.remove(key) && readers.is_empty());
+            if empty {
+                self.readers.remove(&old);
+            }
+        }
+        if let Some(source) = source {
+            self.readers.entry(source).or_default().insert(key.clone());
+        }
+    }
+
+    pub fn schedule_at(&mut self, key: &Key, at: Instant) {
+        self.unschedule(key);
+        let Some(entry) = self.entries.get(key) else { return };
+        let place = Place { urgent: entry.urgent || self.draining > 0, at: (at, self.count()) };
+        self.places.insert(key.clone(), place);
+        self.class(place.urgent).insert(place.at, key.clone());
+    }
+
+    fn unschedule(&mut self, key: &Key) {
+        if let Some(place) = self.places.remove(key) {
+            self.class(place.urgent).remove(&place.at);
+        }
+    }
+
+    fn class(&mut self, urgent: bool) -> &mut BTreeMap<(Instant, u64), Key> {
+        if urgent { &mut self.urgent } else { &mut self.normal }
+    }
+
+    /// The first key of this class in the schedule and when it is to be looked at.
+    pub fn first(&mut self, urgent: bool) -> Option<(Instant, Key)> {
+        self.class(urgent).first_key_value().map(|(at, key)| (at.0, key.clone()))
+    }
+
+    /// Takes `key` out of the schedule until it is put back somewhere.
+    pub fn take(&mut self, key: &Key) {
+        self.unschedule(key);
+    }
+
+    pub fn park(&mut self, key: &Key, on: &Key) {
+        self.unschedule(key);
+        self.parked.entry(on.clone()).or_default().insert(key.clone());
+    }
+
+    /// Something happened to `on`: who waited for it is looked at again.
+    pub fn unpark(&mut self, on: &Key, now: Instant) {
+        for key in self.parked.remove(on).unwrap_or_default() {
+            if self.places.get(&key).is_none_or(|place| place.at.0 > now) {
+                self.schedule_at(&key, now);
+            }
+        }
+    }
+
+    pub fn begin(&mut self, key: &Key, deletes: bool) -> u64 {
+        let number = self.count();
+        let source = if deletes { None } else { self.reads.get(key).cloned() };
+        self.unschedule(key);
+        if let Some(source) = &source {
+            self.reading.entry(source.clone()).or_default().insert(key.clone());
+        }
+        self.deleting += usize::from(deletes);
+        self.flights.insert(key.clone(), Flight { number, deletes, source });
+        number
+    }
+
+    /// The operation on `key` is over, its outcome recorded and told.
+    pub fn land(&mut self, key: &Key, number: u64, now: Instant) {
+        if self.flights.get(key).is_none_or(|flight| flight.number != number) {
+            return;
+        }
+        let Some(Flight { deletes, source, .. }) = self.flights.remove(key) else { return };
+        self.deleting -= usize::from(deletes);
+        if let Some(source) = source {
+            let empty = self.reading.get_mut(&source).is_some_and(|readers| readers.remove(key) && readers.is_empty());
+            if empty {
+                self.reading.remove(&source);
+            }
+        }
+        self.unpark(key, now);
+    }
+
+    pub fn hold(&mut self, key: &Key) {
+        *self.holds.entry(key.clone()).or_default() += 1;
+    }
+
+    pub fn release(&mut self, key: &Key, now: Instant) {
+        if let Some(count) = self.holds.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.holds.remove(key);
+                self.unpark(key, now);
+            }
+        }
+    }
+
+    /// `etag` is our own: a condition that fails on it is no conflict.
+    pub fn remember_own(&mut self, key: &Key, etag: ETag) {
+        let own = self.recent.get_or_insert_mut(key.clone(), VecDeque::new);
+        if own.len() == RECENT_OF_KEY {
+            own.pop_front();
+        }
+        own.push_back(etag);
+    }
+
+    pub fn is_own(&mut self, key: &Key, etag: &ETag) -> bool {
+        self.recent.get(key).is_some_and(|own| own.contains(etag))
+    }
+
+    /// The object is deleted: the same bytes under that name would be another host's.
+    pub fn forget_own(&mut self, key: &Key) {
+        self.recent.pop(key);
+    }
+
+    /// Keeps the error of an entry that is gone for the next fsync or close of that file.
+    pub fn keep_error(&mut self, key: &Key, error: Error) {
+        if self.untold.len() < UNTOLD {
+            self.untold.insert(key.clone(), error);
+        }
+    }
+
+    pub fn take_error(&mut self, key: &Key) -> Option<Error> {
+        self.untold.remove(key)
+    }
+
+    /// Absences that are neither gathered nor under way.
+    pub fn absences_to_come(&self) -> usize {
+        self.absences.saturating_sub(self.gathering.len() + self.deleting)
+    }
+
+    /// Flights under way.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Gives up an upload that was begun for `key`, if there is one.
+    pub fn give_up_session(&mut self, key: &Key) {
+        if let Some(session) = self.sessions.remove(key) {
+            self.aborts.push((key.clone(), session.id));
+        }
+    }
+}
+
+impl Facts for Queue {
+    fn source(&self, key: &Key) -> Option<Key> {
+        self.entries.get(key)?.source(key, self.single_bytes)
+    }
+
+    fn readers(&self, key: &Key) -> Vec<Key> {
+        self.readers.get(key).map(|readers| readers.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    fn is_absent(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(Entry::is_absent)
+    }
+
+    fn is_kept_directory(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.desired.content == Content::KeptDirectory)
+    }
+
+    fn is_in_flight(&self, key: &Key) -> bool {
+        self.flights.contains_key(key)
+    }
+
+    fn is_read_in_flight(&self, key: &Key) -> Option<Key> {
+        self.reading.get(key)?.first().cloned()
+    }
+
+    fn is_held(&self, key: &Key) -> bool {
+        self.holds.contains_key(key)
+    }
+}

@@ -1,0 +1,109 @@
+//! A file's bytes for one request, in memory, hashed. Absent ones are fetched from the version that they belong to.
+//!
+//! Nothing here decides whether the bytes are consistent: the callers compare stamps. Bytes are offered to the cache on
+//! their way, but a full cache directory doesn't stop an upload.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::task::spawn_blocking;
+
+use super::Shared;
+use crate::cache::LocalFile;
+use crate::error::{Error, Result};
+use crate::store::{Body, ErrorKind, StoreError};
+use crate::types::{Span, Version};
+
+/// `span` of the file. None: it changed while it was read.
+pub async fn body(shared: &Shared, file: &Arc<LocalFile>, span: Span) -> Result<Option<Body>> {
+    let reading = file.clone();
+    let wanted = span.clone();
+    let Some((buffer, missing)) = blocking(move || read_present(&reading, wanted)).await? else { return Ok(None) };
+    if missing.is_empty() {
+        return hash(buffer).await.map(Some);
+    }
+    let Some(base) = file.base() else {
+        return Err(Error::Corrupt(format!("bytes of data file {} are missing, and it has no base to fetch them from", file.id())));
+    };
+    let mut buffer = buffer;
+    for hole in missing {
+        if !fetch(shared, file, &base, hole, &span, &mut buffer).await? {
+            return Ok(None);
+        }
+    }
+    hash(buffer).await.map(Some)
+}
+
+/// The bytes of `span` with holes where they are absent. None: the file is shorter by now, or was changed under the read.
+fn read_present(file: &LocalFile, span: Span) -> Result<Option<(Vec<u8>, Vec<Span>)>> {
+    let missing = file.missing(span.clone());
+    let mut buffer = vec![0; (span.end - span.start) as usize];
+    let mut at = span.start;
+    for hole in missing.iter().cloned().chain([span.end..span.end]) {
+        if !read_exact(file, at, &mut buffer[(at - span.start) as usize..(hole.start - span.start) as usize])? {
+            return Ok(None);
+        }
+        at = hole.end;
+    }
+    Ok(Some((buffer, missing)))
+}
+
+fn read_exact(file: &LocalFile, offset: u64, buffer: &mut [u8]) -> Result<bool> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(offset + done as u64, &mut buffer[done..])? {
+            None | Some(0) => return Ok(false),
+            Some(count) => done += count,
+        }
+    }
+    Ok(true)
+}
+
+/// Fetches `hole` into its place in `buffer` (which holds `span`) and offers it to the cache. False: another base by now.
+async fn fetch(shared: &Shared, file: &LocalFile, base: &Version, hole: Span, span: &Span, buffer: &mut [u8]) -> Result<bool> {
+    let answer = shared.store.get(&base.key, Some(hole.clone()), Some(&base.etag)).await;
+    let mut stream = match answer {
+        Ok(body) if body.span == hole => body.stream,
+        Ok(_) => return Err(StoreError::new(ErrorKind::Corrupt, "GetObject", &base.key, "another range than asked for").into()),
+        Err(error) if is_gone(&error) => return Err(Error::Stale),
+        Err(error) => return Err(error.into()),
+    };
+    let mut at = hole.start;
+    while let Some(chunk) = stream.next().await {
+        let chunk: Bytes = chunk?;
+        let end = at + chunk.len() as u64;
+        if end > hole.end {
+            return Err(StoreError::new(ErrorKind::Corrupt, "GetObject", &base.key, "more bytes than asked for").into());
+        }
+        buffer[(at - span.start) as usize..(end - span.start) as usize].copy_from_slice(&chunk);
+        match file.fill(base, at, &chunk) {
+            Ok(true) | Err(Error::NoSpace) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        at = end;
+    }
+    if at < hole.end {
+        return Err(StoreError::new(ErrorKind::Truncated, "GetObject", &base.key, "the body ended early").into());
+    }
+    Ok(true)
+}
+
+/// The version is not in the bucket any more.
+pub fn is_gone(error: &StoreError) -> bool {
+    matches!(error.kind, ErrorKind::NotFound | ErrorKind::PreconditionFailed)
+}
+
+async fn hash(buffer: Vec<u8>) -> Result<Body> {
+    blocking(move || Ok(Body::new(buffer))).await
+}
+
+/// Disk and hashing belong to the blocking pool.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::Timeout),
+    }
+}

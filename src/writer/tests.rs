@@ -1,0 +1,241 @@
+//! The writer on the in-memory bucket with a real journal and cache, on tokio's paused clock.
+
+mod conflicts;
+mod crashes;
+mod failures;
+mod ordering;
+mod parts;
+mod random;
+mod settling;
+
+use std::path::Path;
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::cache::{Limits, LocalFile};
+use crate::store::fault::{FaultStore, Faults};
+use crate::store::memory::MemoryStore;
+use crate::store::trace::{RequestCounts, TraceStore};
+use crate::store::{Body, Condition, ObjectStore, Operation};
+use crate::types::ETag;
+
+const KIB: usize = 1 << 10;
+
+/// What the file system would have heard.
+#[derive(Clone, Debug, PartialEq)]
+enum Event {
+    Stored(Key, u64, bool),
+    Deleted(Key),
+    Conflict(Key, Option<Key>),
+}
+
+#[derive(Default)]
+struct Log {
+    events: Mutex<Vec<Event>>,
+    /// Of every staged file.
+    headers: Mutex<Option<ObjectHeaders>>,
+}
+
+impl Events for Log {
+    fn headers(&self, _: &Key, _: FileId) -> Option<ObjectHeaders> {
+        self.headers.lock().clone()
+    }
+
+    fn stored(&self, _: &Content, version: &Version, _: Option<&ObjectHeaders>, _: SystemTime, clean: bool) {
+        self.events.lock().push(Event::Stored(version.key.clone(), version.size, clean));
+    }
+
+    fn deleted(&self, key: &Key) {
+        self.events.lock().push(Event::Deleted(key.clone()));
+    }
+
+    fn conflict(&self, key: &Key, kept_as: Option<&Key>) {
+        self.events.lock().push(Event::Conflict(key.clone(), kept_as.cloned()));
+    }
+}
+
+/// One bucket, one host.
+struct World {
+    directory: tempfile::TempDir,
+    memory: Arc<MemoryStore>,
+    faults: Faults,
+    counts: RequestCounts,
+    config: WriterConfig,
+    cache: Arc<Cache>,
+    writer: Arc<Writer>,
+    log: Arc<Log>,
+}
+
+fn config() -> WriterConfig {
+    WriterConfig {
+        settle: Duration::from_millis(100),
+        settle_limit: Duration::from_secs(1),
+        rest: Duration::from_secs(5),
+        on_conflict: OnConflict::KeepBoth,
+        through: false,
+        r2: false,
+        parallel_files: 8,
+        parallel_parts: 4,
+        host: "web".into(),
+    }
+}
+
+/// Everything a thousandth of the real size.
+fn tuning() -> Tuning {
+    let kib = KIB as u64;
+    Tuning {
+        single_bytes: 16 * kib,
+        part_bytes: 16 * kib,
+        copy_bytes: 256 * kib,
+        copy_part_bytes: 64 * kib,
+        memory_bytes: 64 * kib,
+        ..Tuning::default()
+    }
+}
+
+fn open(directory: &Path, store: Store, config: &WriterConfig, tuning: Tuning) -> (Arc<Cache>, Arc<Writer>) {
+    let journal = Arc::new(Journal::open(directory, "s3://bucket").unwrap());
+    let limits = Limits { size_bytes: 1 << 30, free_floor_bytes: 0 };
+    let cache = Cache::open(directory, journal.clone(), limits, true).unwrap();
+    let writer = Writer::open_tuned(store, journal, cache.clone(), config.clone(), tuning).unwrap();
+    (cache, writer)
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut WriterConfig)) -> Self {
+        let mut config = config();
+        change(&mut config);
+        let memory = Arc::new(MemoryStore::new().with_min_part_bytes(1));
+        let world = Self::on(memory, Faults::new(1), config, tempfile::tempdir().unwrap());
+        world.start();
+        world
+    }
+
+    fn on(memory: Arc<MemoryStore>, faults: Faults, config: WriterConfig, directory: tempfile::TempDir) -> Self {
+        let counts = RequestCounts::new();
+        let store = Arc::new(TraceStore::new(Arc::new(FaultStore::new(memory.clone(), faults.clone())), counts.clone()));
+        let (cache, writer) = open(directory.path(), store, &config, tuning());
+        Self { directory, memory, faults, counts, config, cache, writer, log: Arc::default() }
+    }
+
+    fn start(&self) {
+        self.writer.start(self.log.clone());
+    }
+
+    /// A new process on what a kill at this moment leaves; not started yet.
+    fn after_crash(&self) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        copy_all(self.directory.path(), directory.path());
+        Self::on(self.memory.clone(), Faults::new(2), self.config.clone(), directory)
+    }
+
+    /// Until the bucket has everything, or all that is left has failed; in its own time.
+    async fn settled(&self) {
+        let mut progress = self.writer.shared.progress.subscribe();
+        let settled = async {
+            loop {
+                progress.borrow_and_update();
+                let backlog = self.writer.backlog();
+                if backlog.dirty_files == backlog.failed.len() as u64 && backlog.uploading == 0 {
+                    return;
+                }
+                progress.changed().await.unwrap();
+            }
+        };
+        timeout(Duration::from_secs(3_600), settled).await.expect("settled within an hour");
+    }
+
+    fn staged(&self, key: &str, file: &LocalFile, condition: Condition, was_there: bool) {
+        self.apply(key, Content::Staged(file.id()), condition, was_there);
+    }
+
+    fn apply(&self, key: &str, content: Content, condition: Condition, was_there: bool) {
+        self.writer.apply(vec![(key.into(), Some(desired(content, condition, was_there)))], &[]).unwrap();
+    }
+
+    /// A new file, as `create`, `write` and `close` make it.
+    fn save(&self, key: &str, bytes: &[u8]) -> Arc<LocalFile> {
+        let file = self.cache.create().unwrap();
+        self.staged(key, &file, Condition::IfAbsent, false);
+        file.write_at(0, bytes).unwrap();
+        file
+    }
+
+    fn remove(&self, key: &str, was_there: bool) {
+        self.apply(key, Content::Absent, Condition::Any, was_there);
+    }
+
+    /// As another host does it.
+    async fn put_elsewhere(&self, key: &str, bytes: &[u8]) -> Version {
+        let receipt = self.memory.put(&key.into(), Body::new(bytes.to_vec()), &ObjectHeaders::default(), &Condition::Any).await.unwrap();
+        Version { key: key.into(), etag: receipt.etag().clone(), size: receipt.size() }
+    }
+
+    fn object(&self, key: &str) -> Option<Vec<u8>> {
+        self.memory.object(&key.into()).map(|(bytes, _)| bytes.to_vec())
+    }
+
+    fn version(&self, key: &str) -> Version {
+        let (_, info) = self.memory.object(&key.into()).unwrap();
+        Version { key: key.into(), etag: info.etag, size: info.size }
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.memory.keys().iter().map(|key| key.as_str().to_owned()).collect()
+    }
+
+    fn requests(&self) -> Vec<(&'static str, u64)> {
+        self.counts.snapshot().into_iter().collect()
+    }
+
+    fn events(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.log.events.lock())
+    }
+
+    fn journalled(&self) -> Vec<Key> {
+        self.writer.shared.journal.desired().unwrap().into_iter().map(|(key, _)| key).collect()
+    }
+
+    async fn unfinished_uploads(&self) -> usize {
+        self.memory.list_uploads().await.unwrap().len()
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn desired(content: Content, condition: Condition, was_there: bool) -> Desired {
+    Desired { content, headers: None, condition, was_there, since: clock::now() }
+}
+
+fn copy_of(version: &Version) -> Content {
+    Content::CopyOf(version.clone())
+}
+
+fn if_match(version: &Version) -> Condition {
+    Condition::IfMatch(version.etag.clone())
+}
+
+fn headers(name: &str) -> ObjectHeaders {
+    ObjectHeaders { content_type: Some(name.into()), ..Default::default() }
+}
+
+/// Bytes that differ from part to part.
+fn bytes(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|index| (index / 7) as u8 ^ (index >> 11) as u8 ^ seed).collect()
+}

@@ -1,0 +1,218 @@
+//! Large files: parts, copies of parts, and what happens when the file changes on its way.
+
+use super::*;
+use crate::store::fault::{Fault, Rule, When};
+use crate::store::{ErrorKind, multipart_count};
+
+/// A clean file of ten parts that the bucket has.
+async fn large(world: &World, key: &str) -> (Arc<LocalFile>, Vec<u8>) {
+    let content = bytes(10 * 16 * KIB, 3);
+    let file = world.save(key, &content);
+    world.settled().await;
+    assert_eq!(world.object(key).unwrap(), content);
+    (file, content)
+}
+
+fn change(world: &World, key: &str, file: &LocalFile, offset: u64, data: &[u8]) {
+    world.staged(key, file, if_match(&world.version(key)), true);
+    file.write_at(offset, data).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_file_goes_up_in_equal_parts() {
+    let world = World::new();
+    let content = bytes(10 * 16 * KIB + 5, 1);
+    let file = world.save("big", &content);
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), content);
+    assert_eq!(world.requests(), [("CompleteMultipartUpload", 1), ("CreateMultipartUpload", 1), ("UploadPart", 11)]);
+    assert_eq!(multipart_count(&world.version("big").etag), Some(11));
+    assert!(!file.is_dirty());
+    assert!(world.writer.shared.journal.uploads().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_changed_byte_uploads_one_part() {
+    let world = World::new();
+    let (file, mut content) = large(&world, "big").await;
+    let before = world.counts.bytes_up();
+    change(&world, "big", &file, 70_000, b"!");
+    content[70_000] = b'!';
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), content);
+    assert_eq!(world.counts.of(Operation::UploadPartCopy), 9);
+    assert_eq!(world.counts.bytes_up() - before, 16 * KIB as u64);
+    assert_eq!(world.counts.bytes_down(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_in_a_file_that_is_not_here_fetches_one_part_at_most() {
+    let world = World::new();
+    let mut content = bytes(10 * 16 * KIB, 5);
+    let version = world.put_elsewhere("big", &content).await;
+    let file = world.cache.of_version(&version).unwrap();
+    let _pin = file.pin();
+    world.staged("big", &file, if_match(&version), true);
+    file.write_at(100_000, b"!").unwrap();
+    content[100_000] = b'!';
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), content);
+    assert_eq!(world.counts.of(Operation::UploadPartCopy), 9);
+    assert!(world.counts.bytes_down() < 16 * KIB as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_file_that_is_not_here_is_completed() {
+    let world = World::new();
+    let version = world.put_elsewhere("small", b"hello world").await;
+    let file = world.cache.of_version(&version).unwrap();
+    let _pin = file.pin();
+    world.staged("small", &file, if_match(&version), true);
+    file.write_at(0, b"J").unwrap();
+    world.settled().await;
+    assert_eq!(world.object("small").unwrap(), b"Jello world");
+}
+
+#[tokio::test(start_paused = true)]
+async fn appending_and_cutting_keep_to_the_grid() {
+    let world = World::new();
+    let (file, mut content) = large(&world, "big").await;
+    change(&world, "big", &file, content.len() as u64, b"tail");
+    content.extend(b"tail");
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), content);
+    assert_eq!(world.counts.of(Operation::UploadPartCopy), 10);
+
+    world.staged("big", &file, if_match(&world.version("big")), true);
+    file.truncate(40_000).unwrap();
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), content[..40_000]);
+    assert_eq!(world.counts.of(Operation::UploadPartCopy), 13);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_conditions_on_copied_parts_is_asked_before_the_end() {
+    let world = World::new();
+    let (file, mut content) = large(&world, "big").await;
+    world.faults.add(Rule::on(Operation::UploadPartCopy).when(When::Nth(1)).fault(Fault::Error(ErrorKind::Unsupported)));
+    change(&world, "big", &file, 0, b"!");
+    content[0] = b'!';
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), content);
+    assert_eq!(world.counts.of(Operation::HeadObject), 1);
+    assert!(world.writer.shared.plain_copy_parts.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_under_the_upload_is_sent_again() {
+    let world = World::new();
+    let mut content = bytes(4 * 16 * KIB, 7);
+    world.faults.add(Rule::on(Operation::UploadPart).when(When::First(4)).fault(Fault::Latency(Duration::from_secs(1))));
+    let file = world.save("big", &content);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(world.counts.of(Operation::UploadPart), 4);
+    file.write_at(20_000, b"!").unwrap();
+    content[20_000] = b'!';
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), content);
+    assert_eq!(world.counts.of(Operation::UploadPart), 5);
+    assert_eq!(world.counts.of(Operation::CompleteMultipartUpload), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_part_does_not_cost_the_others() {
+    let world = World::new();
+    world.faults.add(Rule::on(Operation::UploadPart).when(When::Nth(6)).fault(Fault::Error(ErrorKind::Unavailable)));
+    let content = bytes(8 * 16 * KIB, 9);
+    world.save("big", &content);
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), content);
+    assert_eq!(world.counts.of(Operation::CreateMultipartUpload), 1);
+    assert_eq!(world.counts.of(Operation::UploadPart), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_wanted_any_more_is_aborted() {
+    let world = World::new();
+    world.faults.add(Rule::on(Operation::UploadPart).fault(Fault::Latency(Duration::from_secs(1))));
+    world.save("big", &bytes(16 * 16 * KIB, 9));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.remove("big", false);
+    world.settled().await;
+    assert_eq!(world.writer.drain(Duration::from_secs(60)).await, 0);
+    assert_eq!(world.counts.of(Operation::UploadPart), 4, "no part is begun after that");
+    assert_eq!(world.unfinished_uploads().await, 0);
+    assert!(world.keys().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_is_bounded_over_all_files() {
+    let world = World::with(|config| config.parallel_parts = 64);
+    world.faults.add(Rule::on(Operation::UploadPart).fault(Fault::Latency(Duration::from_secs(1))));
+    for index in 0..4 {
+        world.save(&format!("big{index}"), &bytes(8 * 16 * KIB, index));
+    }
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert_eq!(world.counts.of(Operation::UploadPart), 4, "64 KiB hold four parts");
+    world.settled().await;
+    assert_eq!(world.keys().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_beyond_one_request_goes_in_parts() {
+    let world = World::new();
+    let content = bytes(300 * KIB, 2);
+    let version = world.put_elsewhere("a", &content).await;
+    world.apply("b", copy_of(&version), Condition::Any, false);
+    world.settled().await;
+    assert_eq!(world.object("b").unwrap(), content);
+    assert_eq!(world.counts.of(Operation::UploadPartCopy), 5);
+    assert_eq!(world.counts.bytes_up() + world.counts.bytes_down(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_lost_after_complete_is_settled_by_a_look() {
+    for condition in [Condition::Any, Condition::IfAbsent] {
+        let world = World::new();
+        world.faults.add(Rule::on(Operation::CompleteMultipartUpload).when(When::Nth(1)).fault(Fault::ReplyLost));
+        let content = bytes(3 * 16 * KIB, 9);
+        let file = world.cache.create().unwrap();
+        world.staged("big", &file, condition, false);
+        file.write_at(0, &content).unwrap();
+        world.settled().await;
+        assert_eq!(world.object("big").unwrap(), content);
+        assert_eq!(world.writer.backlog().conflicts, 0);
+        assert_eq!(world.counts.of(Operation::UploadPart), 3);
+        assert!(!file.is_dirty());
+        assert_eq!(world.writer.drain(Duration::from_secs(60)).await, 0);
+        assert!(world.writer.shared.journal.uploads().unwrap().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_too_large_for_any_object_fails_for_good() {
+    let world = World::new();
+    let file = world.cache.create().unwrap();
+    world.staged("huge", &file, Condition::Any, false);
+    file.truncate(Tuning::default().max_object_bytes + 1).unwrap();
+    let error = world.writer.sync(&"huge".into()).await.unwrap_err();
+    assert!(error.is_store(ErrorKind::TooLarge), "{error}");
+    assert_eq!(world.requests(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_that_move_during_the_upload_follow_by_copy() {
+    let world = World::new();
+    *world.log.headers.lock() = Some(headers("time/1"));
+    world.faults.add(Rule::on(Operation::UploadPart).when(When::First(4)).fault(Fault::Latency(Duration::from_secs(1))));
+    let mut content = bytes(4 * 16 * KIB, 7);
+    let file = world.save("big", &content);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    file.write_at(20_000, b"!").unwrap();
+    content[20_000] = b'!';
+    *world.log.headers.lock() = Some(headers("time/2"));
+    world.settled().await;
+    let (stored, info) = world.memory.object(&"big".into()).unwrap();
+    assert_eq!((stored.to_vec(), info.headers), (content, headers("time/2")));
+    assert_eq!((world.counts.of(Operation::UploadPart), world.counts.of(Operation::CopyObject)), (5, 1));
+}
