@@ -1,0 +1,180 @@
+//! stat, chmod, chown, utimens, truncate; and the headers that carry them into the bucket.
+//!
+//! A change of attributes never waits for the bucket: it folds into the PUT that is still to come, or becomes one copy
+//! of the object onto itself, coalesced by the writer. Set to what it already is, it costs nothing.
+
+use std::time::SystemTime;
+
+use super::{Attr, Caller, Entry, Fs, Kind, SetAttr, SetTime};
+use crate::error::{Error, Result};
+use crate::journal::{Content, Desired};
+use crate::namespace::attributes::{self as codec, Defaults, FileType, Posix};
+use crate::namespace::{Ino, Inode, Namespace, Node, ROOT};
+use crate::store::Condition;
+use crate::types::{Key, ObjectHeaders};
+use crate::{clock, media};
+
+impl Fs {
+    pub async fn getattr(&self, ino: Ino) -> Result<Entry> {
+        if self.needs_check(ino)? {
+            match self.revalidate(ino).await {
+                Ok(()) => {}
+                // Gone or replaced in the bucket: an inode that is still open, or on its way out of the kernel's memory,
+                // keeps the attributes of the version that it shows.
+                Err(Error::Stale | Error::NotFound) if self.names.lock().get(ino).is_some_and(|inode| inode.opens > 0) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.entry(&self.names.lock(), ino)
+    }
+
+    /// Whether the bucket has to confirm what is known of the inode.
+    fn needs_check(&self, ino: Ino) -> Result<bool> {
+        let names = self.names.lock();
+        let inode = names.get(ino).ok_or(Error::NotFound)?;
+        let Some(key) = names.key(ino).filter(|key| !key.is_root()) else { return Ok(false) };
+        if !inode.known && self.config.posix_metadata {
+            return Ok(true);
+        }
+        let stale = match (self.fresh_since(), inode.checked) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(since), Some(checked)) => checked < since,
+        };
+        Ok(stale && !self.is_wanted(&key))
+    }
+
+    /// Local state decides about this key, not the bucket.
+    pub(super) fn is_wanted(&self, key: &Key) -> bool {
+        if key.is_marker() || key.is_root() {
+            self.writer.wants_below(key)
+        } else {
+            self.writer.pending(key).is_some_and(|desired| desired.content != Content::Absent)
+        }
+    }
+
+    pub(super) fn attr(&self, names: &Namespace, ino: Ino) -> Result<Attr> {
+        let inode = names.get(ino).ok_or(Error::NotFound)?;
+        let kind = match inode.node {
+            Node::File(_) => Kind::File,
+            Node::Directory(_) => Kind::Directory,
+            Node::Symlink(_) => Kind::Symlink,
+        };
+        Ok(Attr {
+            ino,
+            kind,
+            mode: inode.mode,
+            nlink: names.links(ino),
+            uid: inode.uid,
+            gid: inode.gid,
+            size: inode.size(),
+            atime: inode.atime,
+            mtime: inode.mtime,
+            ctime: inode.ctime,
+        })
+    }
+
+    pub async fn setattr(&self, ino: Ino, set: SetAttr, caller: Caller) -> Result<Entry> {
+        self.writable()?;
+        if let Some(size) = set.size {
+            self.truncate(ino, size).await?;
+        }
+        let changes_attributes = set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.atime.is_some() || set.mtime.is_some();
+        if changes_attributes && self.config.posix_metadata {
+            if self.needs_headers(ino)? {
+                self.revalidate(ino).await?;
+            }
+            self.change_attributes(ino, &set, caller)?;
+        }
+        self.entry(&self.names.lock(), ino)
+    }
+
+    /// A copy onto itself replaces all headers, so they must be known first.
+    fn needs_headers(&self, ino: Ino) -> Result<bool> {
+        let names = self.names.lock();
+        let inode = names.get(ino).ok_or(Error::NotFound)?;
+        Ok(!inode.known && inode.place.is_some())
+    }
+
+    fn change_attributes(&self, ino: Ino, set: &SetAttr, caller: Caller) -> Result<()> {
+        let mut names = self.names.lock();
+        let now = clock::now();
+        let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
+        let before = (inode.mode, inode.uid, inode.gid, inode.mtime);
+        let mut mode = set.mode.map_or(inode.mode, |mode| mode & 0o7777);
+        // chown by anybody takes the right to act as the file away, and so does chmod to a group that isn't one's own.
+        let owner_changes = set.uid.is_some_and(|uid| uid != inode.uid) || set.gid.is_some_and(|gid| gid != inode.gid);
+        if owner_changes && set.mode.is_none() && !inode.is_directory() && caller.uid != 0 {
+            mode &= !0o6000;
+        }
+        inode.mode = mode;
+        inode.uid = set.uid.unwrap_or(inode.uid);
+        inode.gid = set.gid.unwrap_or(inode.gid);
+        let time = |set: Option<SetTime>, old: SystemTime| match set {
+            Some(SetTime::Now) => now,
+            Some(SetTime::To(time)) => time,
+            None => old,
+        };
+        inode.atime = time(set.atime, inode.atime);
+        inode.mtime = time(set.mtime, inode.mtime);
+        inode.ctime = now;
+        let changed = before != (inode.mode, inode.uid, inode.gid, inode.mtime);
+        if changed && ino != ROOT {
+            inode.known = true;
+            self.store_attributes(&names, ino)?;
+        }
+        Ok(())
+    }
+
+    /// Wants the inode's present attributes in the bucket.
+    fn store_attributes(&self, names: &Namespace, ino: Ino) -> Result<()> {
+        let Some(key) = names.key(ino) else { return Ok(()) };
+        let inode = names.get(ino).ok_or(Error::NotFound)?;
+        let headers = Some(self.headers_of(inode, &key));
+        let desired = match self.writer.pending(&key) {
+            Some(pending) if !matches!(pending.content, Content::Absent | Content::KeptDirectory) => Desired { headers, ..pending },
+            pending => {
+                let was_there = pending.is_some_and(|pending| pending.was_there);
+                self.attributes_only(inode, headers, was_there)
+            }
+        };
+        self.writer.apply(vec![(key, Some(desired))], &[])
+    }
+
+    fn attributes_only(&self, inode: &Inode, headers: Option<ObjectHeaders>, was_there: bool) -> Desired {
+        let content = match (&inode.node, inode.version()) {
+            (Node::Directory(_), _) => Content::Inline(Vec::new()),
+            (_, Some(version)) => Content::CopyOf(version.clone()),
+            // Clean, without a version: nothing of it was ever wanted in the bucket.
+            (_, None) => Content::Inline(Vec::new()),
+        };
+        let was_there = was_there || inode.version().is_some() || inode.directory().is_some_and(|d| d.marker != Some(false));
+        Desired { content, headers, condition: Condition::Any, was_there, since: clock::now() }
+    }
+
+    /// The headers under which the inode belongs into the bucket at `key`.
+    pub(super) fn headers_of(&self, inode: &Inode, key: &Key) -> ObjectHeaders {
+        let mut headers = inode.headers().clone();
+        let owner = self.defaults();
+        let (kind, symlink) = match &inode.node {
+            Node::File(_) => (FileType::File, None),
+            Node::Directory(_) => (FileType::Directory, None),
+            Node::Symlink(link) => (FileType::Symlink, link.target.clone()),
+        };
+        if headers.content_type.is_none() || kind == FileType::Directory {
+            headers.content_type = Some(media::content_type(key, &[]).into());
+        }
+        if self.config.posix_metadata {
+            // A directory's times move with its children, which would cost a request for each of them.
+            let mtime = (kind != FileType::Directory).then_some(inode.mtime);
+            let posix = Posix { kind: Some(kind), mode: Some(inode.mode), uid: Some(inode.uid), gid: Some(inode.gid), mtime, symlink };
+            codec::update(&mut headers, &posix, &owner);
+        }
+        headers
+    }
+
+    fn defaults(&self) -> Defaults {
+        let umask = self.config.umask;
+        Defaults { uid: self.config.uid, gid: self.config.gid, file_mode: 0o666 & !umask, dir_mode: 0o777 & !umask }
+    }
+}

@@ -1,0 +1,271 @@
+//! Listing: opendir, readdir, and the LIST behind them.
+//!
+//! A listing costs ceil(n / 1,000) LISTs and no HEAD. It is taken in whole, then laid under what is wanted locally; a
+//! handle shows the snapshot of its first readdir until it is rewound.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::question::Watching;
+use super::{DirEntry, Fs, Kind};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::journal::Content;
+use crate::namespace::keys::{ListedKind, Listing};
+use crate::namespace::{Child, Ino, Namespace, Node, ROOT, Seen};
+use crate::store::ListRequest;
+use crate::types::{Key, Version};
+
+/// Entries handed over in one turn: more than one readdir of the kernel takes.
+const BATCH: usize = 512;
+
+/// What one handle shows.
+pub(super) struct Snapshot {
+    entries: Vec<(Arc<str>, Ino, Kind)>,
+    parent: Ino,
+}
+
+impl Fs {
+    pub async fn opendir(&self, ino: Ino) -> Result<u64> {
+        self.require_directory(ino)?;
+        Ok(self.handles.add_directory(ino))
+    }
+
+    pub fn releasedir(&self, number: u64) {
+        self.handles.remove_directory(number);
+    }
+
+    /// Entries from `cookie` on (0: from the start, `.` and `..` first); empty at the end. `plus` fills `entry` where the
+    /// attributes are known; it asks for none, since the kernel asks so on every first readdir.
+    pub async fn readdir(&self, number: u64, cookie: u64, plus: bool) -> Result<Vec<DirEntry>> {
+        let handle = self.handles.directory(number)?;
+        if cookie == 0 || handle.snapshot.lock().is_none() {
+            let snapshot = Arc::new(self.snapshot(handle.ino).await?);
+            *handle.snapshot.lock() = Some(snapshot);
+        }
+        let Some(snapshot) = handle.snapshot.lock().clone() else { return Ok(Vec::new()) };
+        let names = self.names.lock();
+        let mut entries = Vec::new();
+        for at in cookie..(cookie + BATCH as u64) {
+            let (name, ino, kind) = match at {
+                0 => (".".into(), handle.ino, Kind::Directory),
+                1 => ("..".into(), snapshot.parent, Kind::Directory),
+                _ => match snapshot.entries.get(at as usize - 2) {
+                    Some((name, ino, kind)) => (Arc::clone(name), *ino, *kind),
+                    None => break,
+                },
+            };
+            let entry = if plus && at >= 2 { self.known_entry(&names, ino) } else { None };
+            entries.push(DirEntry { name: OsString::from(&*name), ino, kind, next: at + 1, entry });
+        }
+        Ok(entries)
+    }
+
+    fn known_entry(&self, names: &Namespace, ino: Ino) -> Option<super::Entry> {
+        let inode = names.get(ino).filter(|inode| inode.place.is_some())?;
+        if inode.known || !self.config.posix_metadata { self.entry(names, ino).ok() } else { None }
+    }
+
+    /// What is known of an inode so far, to be believed for no time at all. None: it is gone.
+    pub fn provisional_entry(&self, ino: Ino) -> Option<super::Entry> {
+        let attr = self.attr(&self.names.lock(), ino).ok()?;
+        Some(super::Entry { attr, ttl: std::time::Duration::ZERO })
+    }
+
+    async fn snapshot(&self, ino: Ino) -> Result<Snapshot> {
+        // A directory that was removed while open has nothing in it.
+        if self.names.lock().key(ino).is_none() {
+            return Ok(Snapshot { entries: Vec::new(), parent: ino });
+        }
+        self.load_listing_or_remember(ino).await?;
+        let mut names = self.names.lock();
+        self.adopt_wanted(&mut names, ino)?;
+        let parent = names.get(ino).and_then(|inode| inode.place.as_ref()).map_or(ROOT, |(parent, _)| *parent);
+        let node = names.directory(ino).ok_or(Error::NotDirectory)?;
+        let entries = node.children.iter().filter_map(|(name, child)| match child {
+            Child::Inode(ino) => {
+                let kind = match names.get(*ino)?.node {
+                    Node::File(_) => Kind::File,
+                    Node::Directory(_) => Kind::Directory,
+                    Node::Symlink(_) => Kind::Symlink,
+                };
+                Some((Arc::clone(name), *ino, kind))
+            }
+            Child::Missing(_) => None,
+        });
+        Ok(Snapshot { entries: entries.collect(), parent })
+    }
+
+    /// What is wanted in the directory and isn't in memory (after a restart) gets its inodes.
+    fn adopt_wanted(&self, names: &mut Namespace, ino: Ino) -> Result<()> {
+        let key = self.directory_key(names, ino)?;
+        for (wanted, desired) in self.writer.pending_below(&key) {
+            let rest = &wanted.as_str()[key.as_str().len()..];
+            let name: Arc<str> = match rest.split('/').next() {
+                Some(name) if !name.is_empty() => name.into(),
+                _ => continue,
+            };
+            if desired.content == Content::Absent || names.child(ino, &name).is_some() {
+                continue;
+            }
+            let adopted = if rest.contains('/') {
+                self.local_directory(names, ino, &name, &key.child(&name).as_directory())
+            } else {
+                self.local_inode(names, ino, &name, &desired)
+            };
+            if let Err(error) = adopted {
+                tracing::error!(key = %wanted, %error, "a file that waits to be uploaded can't be shown");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directory's listing fresh.
+    pub(super) async fn load_listing(&self, ino: Ino) -> Result<()> {
+        let key = {
+            let names = self.names.lock();
+            let key = self.directory_key(&names, ino)?;
+            let listed = names.directory(ino).and_then(|node| node.listed);
+            let since = self.fresh_since();
+            if listed.is_some_and(|listed| since.is_none_or(|since| listed >= since)) {
+                return Ok(());
+            }
+            key
+        };
+        let watch = self.watch(ino);
+        let begun = Instant::now();
+        let listing = self.list(&key).await?;
+        let doubtful = self.doubtful_directories(&key, &listing).await?;
+        self.take_in_listing(ino, &key, listing, &doubtful, &watch, begun);
+        Ok(())
+    }
+
+    /// Learns the names at the root, as far as one LIST shows them all, so that an outage that begins right after mounting
+    /// finds something known. They are not taken for fresh.
+    pub async fn preload(&self) -> Result<()> {
+        let (watch, begun) = (self.watch(ROOT), Instant::now());
+        let page = self.store.list(&ListRequest { by_directory: true, ..ListRequest::default() }).await?;
+        if page.next.is_some() {
+            return Ok(());
+        }
+        let mut listing = Listing::default();
+        listing.add(&Key::root(), &page);
+        self.take_in_listing(ROOT, &Key::root(), listing, &HashSet::new(), &watch, begun);
+        let mut names = self.names.lock();
+        for (_, ino) in names.below(ROOT) {
+            if let Some(inode) = names.get_mut(ino) {
+                inode.checked = None;
+            }
+        }
+        if let Some(node) = names.directory_mut(ROOT) {
+            node.listed = None;
+        }
+        Ok(())
+    }
+
+    async fn list(&self, key: &Key) -> Result<Listing> {
+        let mut listing = Listing::default();
+        let mut request = ListRequest { prefix: key.as_str().into(), by_directory: true, ..ListRequest::default() };
+        loop {
+            let page = self.store.list(&request).await?;
+            listing.add(key, &page);
+            match page.next {
+                // A token that repeats would list for ever.
+                Some(next) if request.token.as_ref() == Some(&next) => return Ok(listing),
+                Some(next) => request.token = Some(next),
+                None => return Ok(listing),
+            }
+        }
+    }
+
+    /// Listed directories below which deletions are under way may have nothing else left: those are looked at.
+    async fn doubtful_directories(&self, key: &Key, listing: &Listing) -> Result<HashSet<String>> {
+        let mut gone = HashSet::new();
+        for (name, kind) in &listing.entries {
+            if *kind != ListedKind::Directory {
+                continue;
+            }
+            let marker = key.child(name).as_directory();
+            let deleting = !self.writer.wants_below(&marker) && !self.writer.pending_below(&marker).is_empty();
+            if deleting && self.first_below(&marker).await?.is_none() {
+                gone.insert(name.clone());
+            }
+        }
+        Ok(gone)
+    }
+
+    fn take_in_listing(&self, ino: Ino, key: &Key, listing: Listing, gone: &HashSet<String>, watch: &Watching<'_>, begun: Instant) {
+        let now = clock::now();
+        let mut seen_names: HashSet<Arc<str>> = HashSet::with_capacity(listing.entries.len());
+        let mut names = self.names.lock();
+        if names.key(ino).as_ref() != Some(key) {
+            return;
+        }
+        for (name, kind) in listing.entries {
+            let child_key = key.child(&name);
+            let name: Arc<str> = name.into();
+            let overruled = names.is_touched(watch.id, &name) || gone.contains(&*name);
+            let local = match kind {
+                ListedKind::Directory => self.writer.wants_below(&child_key.as_directory()),
+                ListedKind::File { .. } => self.writer.pending(&child_key).is_some(),
+            };
+            if overruled || local {
+                continue;
+            }
+            let seen = match kind {
+                ListedKind::Directory => Seen::Directory,
+                ListedKind::File { size, etag, last_modified } => {
+                    let version = Version { key: child_key, etag, size };
+                    Seen::Object { version, modified: last_modified, headers: None }
+                }
+            };
+            let absorbed = names.absorb(ino, &name, seen, begun, now);
+            self.tell_kernel(ino, &name, absorbed);
+            seen_names.insert(name);
+        }
+        let keep = self.wanted_children(&names, ino, &seen_names);
+        let vanished = names.absorb_listing(ino, &seen_names, watch.id, begun, |inode| keep.contains(&inode.ino));
+        if let Some(node) = names.directory_mut(ino) {
+            node.marker = Some(listing.marker.is_some());
+        }
+        drop(names);
+        for (name, _) in vanished {
+            self.invalidate_entry(ino, &name);
+        }
+        self.count_hidden(listing.hidden);
+    }
+
+    /// Children that the listing lacks because they are wanted and not there yet.
+    fn wanted_children(&self, names: &Namespace, ino: Ino, seen: &HashSet<Arc<str>>) -> HashSet<Ino> {
+        let children = names.directory(ino).into_iter().flat_map(|node| &node.children);
+        children
+            .filter_map(|(name, child)| match child {
+                Child::Inode(child) if !seen.contains(name) => Some(*child),
+                _ => None,
+            })
+            .filter(|child| names.key(*child).is_some_and(|key| self.is_wanted(&key)))
+            .collect()
+    }
+
+    fn count_hidden(&self, found: std::collections::BTreeMap<Key, crate::namespace::keys::Reason>) {
+        let mut hidden = self.hidden.lock();
+        for (key, reason) in found {
+            if !hidden.contains_key(&key) {
+                tracing::warn!(%key, reason = reason.text(), "this key can't be shown as a file");
+                hidden.insert(key, reason);
+            }
+        }
+    }
+
+    /// Returns when everything below the directory is in the bucket.
+    pub async fn fsyncdir(&self, ino: Ino) -> Result<()> {
+        let key = self.names.lock().key(ino);
+        match key {
+            Some(key) => self.writer.sync_below(&key).await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the writer reports: versions that reached the bucket, removals, conflicts.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::Fs;
+use crate::journal::Content;
+use crate::namespace::{Ino, Modified, Namespace, Node};
+use crate::types::{FileId, Key, ObjectHeaders, Version};
+use crate::writer::Events;
+
+impl Events for Fs {
+    fn headers(&self, key: &Key, file: FileId) -> Option<ObjectHeaders> {
+        let names = self.names.lock();
+        let inode = names.find(key).and_then(|ino| names.get(ino))?;
+        let local = inode.file()?.local.as_ref()?;
+        (local.id() == file).then(|| self.headers_of(inode, key))
+    }
+
+    fn stored(&self, content: &Content, version: &Version, headers: Option<&ObjectHeaders>, last_modified: SystemTime, clean: bool) {
+        let mut names = self.names.lock();
+        let Some(ino) = names.find(&version.key) else { return };
+        self.touch(&mut names, ino);
+        let Some(inode) = names.get_mut(ino) else { return };
+        match (&mut inode.node, content) {
+            (Node::Directory(node), _) => node.marker = Some(true),
+            (Node::File(node), Content::Staged(id)) if node.local.as_ref().is_some_and(|local| local.id() == *id) => {
+                inode.set_version(version.clone(), Modified::About(last_modified));
+            }
+            (Node::File(node), Content::CopyOf(old)) if node.version.as_ref() == Some(old) => {
+                if let Some(local) = &node.local
+                    && let Err(error) = local.rebase(version)
+                {
+                    tracing::warn!(key = %version.key, %error, "the cached bytes of a copied file can't be kept");
+                    node.local = None;
+                }
+                inode.set_version(version.clone(), Modified::About(last_modified));
+            }
+            (Node::Symlink(_), Content::Inline(_) | Content::CopyOf(_)) => {
+                inode.set_version(version.clone(), Modified::About(last_modified));
+            }
+            _ => return,
+        }
+        inode.checked = Some(Instant::now());
+        if let Some(headers) = headers
+            && clean
+        {
+            *inode.headers_mut() = headers.clone();
+            drop(names);
+            self.learn(version, last_modified, headers);
+        }
+    }
+
+    fn deleted(&self, key: &Key) {
+        let mut names = self.names.lock();
+        if let Some(directory) = names.find(&key.as_directory()).filter(|_| key.is_marker()) {
+            if let Some(node) = names.directory_mut(directory) {
+                node.marker = Some(false);
+            }
+            return;
+        }
+        let Some((parent_key, name)) = key.split() else { return };
+        if let Some(parent) = names.find(&parent_key) {
+            names.touch(parent, &Arc::from(name));
+        }
+    }
+
+    fn conflict(&self, key: &Key, kept_as: Option<&Key>) {
+        let mut names = self.names.lock();
+        let Some(ino) = names.find(key) else { return };
+        let Some((parent, name)) = names.get(ino).and_then(|inode| inode.place.clone()) else { return };
+        names.touch(parent, &name);
+        names.unlink(parent, &name);
+        if let Some((_, kept_name)) = kept_as.and_then(Key::split) {
+            let kept_name: Arc<str> = kept_name.into();
+            names.touch(parent, &kept_name);
+            names.link(parent, &kept_name, ino);
+            self.invalidate_entry(parent, &kept_name);
+        } else {
+            names.remove_if_unused(ino);
+        }
+        // The other side's object shows under the name from the next look-up on.
+        if let Some(node) = names.directory_mut(parent) {
+            node.listed = None;
+        }
+        drop(names);
+        self.invalidate_entry(parent, &name);
+    }
+}
+
+impl Fs {
+    /// What the bucket says of this name was asked before it changed.
+    fn touch(&self, names: &mut Namespace, ino: Ino) {
+        if let Some((parent, name)) = names.get(ino).and_then(|inode| inode.place.clone()) {
+            names.touch(parent, &name);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Bytes of open files: read, write, truncate, allocate, flush, fsync.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::handles::FileHandle;
+use super::{Fs, Whence, WriteMode};
+use crate::cache::{LocalFile, WriteRefused};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::journal::{Content, Desired};
+use crate::media;
+use crate::namespace::{Ino, Namespace, Node};
+use crate::store::Condition;
+use crate::types::{Key, Span};
+
+/// What S3 and R2 can hold as one object: 4.995 TiB.
+const FILE_LIMIT_BYTES: u64 = 5_492_075_488_379;
+
+/// To this size a file goes up in one PUT.
+const WHOLE_UPLOAD_BYTES: u64 = 16 << 20;
+
+/// A local change of bytes, tried again after the file was marked dirty or room was made.
+type Change<'a> = dyn Fn(&LocalFile) -> std::result::Result<(), WriteRefused> + Send + Sync + 'a;
+
+impl Fs {
+    /// Fast path: present bytes into `buffer`; None where it has to wait (then call `read`).
+    pub fn read_now(&self, number: u64, offset: u64, buffer: &mut [u8]) -> Option<Result<usize>> {
+        let handle = match self.handles.file(number) {
+            Ok(handle) if handle.readable => handle,
+            Ok(_) => return Some(Err(Error::BadHandle)),
+            Err(error) => return Some(Err(error)),
+        };
+        self.reader.read_now(&handle.file, &handle.pattern, offset, buffer)
+    }
+
+    pub async fn read(&self, number: u64, offset: u64, size: usize) -> Result<Bytes> {
+        let handle = self.handles.file(number)?;
+        let read = self.reader.read(&handle.file, &handle.pattern, offset, size).await;
+        if let Err(Error::Stale) = read {
+            self.expire(handle.ino);
+        }
+        read
+    }
+
+    /// The bucket has another version than was believed: the next look-up asks, whatever its TTL says.
+    fn expire(&self, ino: Ino) {
+        let mut names = self.names.lock();
+        let Some(inode) = names.get_mut(ino) else { return };
+        inode.checked = None;
+        if let Some((parent, name)) = inode.place.clone() {
+            drop(names);
+            self.invalidate_entry(parent, &name);
+        }
+    }
+
+    /// Fast path; None where it has to wait for room (then call `write` with a copy of the data).
+    pub fn write_now(&self, number: u64, offset: u64, data: &[u8]) -> Option<Result<usize>> {
+        let written = self.try_write(number, offset, data);
+        match written {
+            Ok(true) => Some(Ok(data.len())),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Waits for room where the cache is full of what is not uploaded yet; `NoSpace` when none comes in time.
+    pub async fn write(&self, number: u64, offset: u64, data: Bytes) -> Result<usize> {
+        let room = async {
+            loop {
+                let room = self.cache.room();
+                if self.try_write(number, offset, &data)? {
+                    return Ok(data.len());
+                }
+                room.await;
+            }
+        };
+        tokio::time::timeout(self.room_timeout(), room).await.unwrap_or(Err(Error::NoSpace))
+    }
+
+    /// A little less than an operation may take, so that the program hears ENOSPC and not a time-out.
+    fn room_timeout(&self) -> std::time::Duration {
+        self.config.timeout.mul_f32(0.9)
+    }
+
+    /// False: no room now.
+    fn try_write(&self, number: u64, offset: u64, data: &[u8]) -> Result<bool> {
+        let handle = self.handles.file(number)?;
+        if !handle.writable {
+            return Err(Error::BadHandle);
+        }
+        if offset.saturating_add(data.len() as u64) > FILE_LIMIT_BYTES {
+            return Err(Error::TooLarge);
+        }
+        if !self.change(handle.ino, &handle.file, &|file| file.write_at(offset, data))? {
+            return Ok(false);
+        }
+        handle.wrote.store(true, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Changes bytes of a data file, journalling first that it is dirty. False: no room now.
+    fn change(&self, ino: Ino, file: &Arc<LocalFile>, change: &Change<'_>) -> Result<bool> {
+        for _ in 0..super::RACES {
+            match change(file) {
+                Ok(()) => {
+                    let mut names = self.names.lock();
+                    if let Some(inode) = names.get_mut(ino) {
+                        let now = clock::now();
+                        (inode.mtime, inode.ctime) = (now, now);
+                    }
+                    return Ok(true);
+                }
+                Err(WriteRefused::Full) => return Ok(false),
+                Err(WriteRefused::Clean) => self.mark_dirty(ino, file)?,
+                Err(WriteRefused::Failed(error)) => return Err(error),
+            }
+        }
+        Err(Error::Corrupt(format!("data file {} does not stay dirty", file.id())))
+    }
+
+    /// The file is about to differ from its version: that is journalled before a byte changes.
+    fn mark_dirty(&self, ino: Ino, file: &Arc<LocalFile>) -> Result<()> {
+        let names = self.names.lock();
+        let Some(key) = names.key(ino) else {
+            // Unlinked: its bytes are wanted by its handles alone.
+            file.mark_dirty();
+            return Ok(());
+        };
+        let desired = self.staged(&names, ino, &key, file)?;
+        self.writer.apply(vec![(key, Some(desired))], &[])?;
+        self.complete_soon(file);
+        Ok(())
+    }
+
+    /// A small file goes up whole, so what it lacks of its old version is fetched anyway: at once, before another host
+    /// can replace that version and the bytes are nowhere any more. Of a large one the bucket copies its own parts.
+    fn complete_soon(&self, file: &Arc<LocalFile>) {
+        let Some(fs) = self.shared().filter(|_| !file.is_complete() && file.size() <= WHOLE_UPLOAD_BYTES) else { return };
+        let (file, pin) = (Arc::clone(file), file.pin());
+        tokio::spawn(async move {
+            if let Err(error) = fs.reader.fetch_all(&file).await {
+                tracing::debug!(file = %file.id(), %error, "can't fetch the rest of a changed file yet");
+            }
+            drop(pin);
+        });
+    }
+
+    /// The desired state of a file whose bytes are local.
+    fn staged(&self, names: &Namespace, ino: Ino, key: &Key, file: &LocalFile) -> Result<Desired> {
+        let inode = names.get(ino).ok_or(Error::NotFound)?;
+        let headers = Some(self.headers_of(inode, key));
+        let content = Content::Staged(file.id());
+        Ok(match self.writer.pending(key) {
+            // Goes on from what was wanted so far, its condition included.
+            Some(pending) if !matches!(pending.content, Content::Absent | Content::KeptDirectory) => {
+                Desired { content, headers, ..pending }
+            }
+            pending => {
+                let version = inode.version().filter(|version| version.key == *key);
+                // Built on old bytes, so on that version alone.
+                let condition = version.map_or(Condition::Any, |version| Condition::IfMatch(version.etag.clone()));
+                let was_there = inode.version().is_some() || pending.is_some();
+                Desired { content, headers, condition, was_there, since: clock::now() }
+            }
+        })
+    }
+
+    /// ftruncate(2), truncate(2), and O_TRUNC.
+    pub(super) async fn truncate(&self, ino: Ino, size: u64) -> Result<()> {
+        if size > FILE_LIMIT_BYTES {
+            return Err(Error::TooLarge);
+        }
+        let (file, pin) = self.pinned_file(&mut self.names.lock(), ino)?;
+        if size == file.size() {
+            return Ok(());
+        }
+        let whole = size == 0;
+        if whole {
+            self.replace_content(ino, &file)?;
+        }
+        let done = self.change_waiting(ino, &file, &|file| file.truncate(size)).await;
+        drop(pin);
+        let names = self.names.lock();
+        if names.get(ino).is_some_and(|inode| inode.opens == 0)
+            && let Some(key) = names.key(ino)
+        {
+            self.writer.closed(&key);
+        }
+        done
+    }
+
+    /// All old bytes go: whatever is in the bucket then is replaced, the last writer wins.
+    fn replace_content(&self, ino: Ino, file: &Arc<LocalFile>) -> Result<()> {
+        let names = self.names.lock();
+        let Some(key) = names.key(ino) else { return Ok(()) };
+        let mut desired = self.staged(&names, ino, &key, file)?;
+        if matches!(desired.condition, Condition::IfMatch(_)) {
+            desired.condition = Condition::Any;
+        }
+        self.writer.apply(vec![(key, Some(desired))], &[])
+    }
+
+    async fn change_waiting(&self, ino: Ino, file: &Arc<LocalFile>, change: &Change<'_>) -> Result<()> {
+        let room = async {
+            loop {
+                let room = self.cache.room();
+                if self.change(ino, file, change)? {
+                    return Ok(());
+                }
+                room.await;
+            }
+        };
+        tokio::time::timeout(self.room_timeout(), room).await.unwrap_or(Err(Error::NoSpace))
+    }
+
+    /// fallocate(2): plain and KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE. Others are not supported.
+    pub async fn fallocate(&self, number: u64, offset: u64, length: u64, mode: i32) -> Result<()> {
+        let handle = self.handles.file(number)?;
+        if !handle.writable {
+            return Err(Error::BadHandle);
+        }
+        let end = offset.checked_add(length).filter(|end| *end <= FILE_LIMIT_BYTES).ok_or(Error::TooLarge)?;
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            // Room is not reserved in the bucket; what counts is the length.
+            0 if keep_size || end <= handle.file.size() => return Ok(()),
+            0 => self.change_waiting(handle.ino, &handle.file, &|file| file.truncate(end)).await?,
+            libc::FALLOC_FL_PUNCH_HOLE if keep_size => self.zero(&handle, offset..end, true).await?,
+            libc::FALLOC_FL_ZERO_RANGE => self.zero(&handle, offset..end, keep_size).await?,
+            _ => return Err(Error::Unsupported),
+        }
+        handle.wrote.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    async fn zero(&self, handle: &FileHandle, span: Span, keep_size: bool) -> Result<()> {
+        self.change_waiting(handle.ino, &handle.file, &|file| file.zero(span.clone(), keep_size)).await
+    }
+
+    /// An object has no holes: data reaches to the end, where the one hole is.
+    pub async fn lseek(&self, number: u64, offset: u64, whence: Whence) -> Result<u64> {
+        let size = self.handles.file(number)?.file.size();
+        match whence {
+            _ if offset >= size => Err(Error::NoSuchOffset),
+            Whence::Data => Ok(offset),
+            Whence::Hole => Ok(size),
+        }
+    }
+
+    /// Comes with each close(2). In back mode the bytes are with the local kernel and the journal; in through mode it
+    /// returns when the object is in the bucket.
+    pub async fn flush(&self, number: u64) -> Result<()> {
+        let handle = self.handles.file(number)?;
+        if !handle.writable {
+            return Ok(());
+        }
+        let Some(key) = self.refresh(&handle)? else { return Ok(()) };
+        if self.config.write_mode == WriteMode::Through && self.is_wanted(&key) {
+            return self.writer.sync(&key).await;
+        }
+        self.writer.take_error(&key).map_or(Ok(()), Err)
+    }
+
+    /// Returns when the file is in the bucket.
+    pub async fn fsync(&self, number: u64) -> Result<()> {
+        let handle = self.handles.file(number)?;
+        match self.refresh(&handle)? {
+            Some(key) => self.writer.sync(&key).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Journals the attributes as they are after the writing so far. None: unlinked.
+    fn refresh(&self, handle: &FileHandle) -> Result<Option<Key>> {
+        let wrote = handle.wrote.swap(false, Ordering::AcqRel);
+        let mut names = self.names.lock();
+        let Some(key) = names.key(handle.ino) else { return Ok(None) };
+        if wrote && handle.file.is_dirty() && self.is_wanted(&key) {
+            self.set_content_type(&mut names, handle.ino, &key, &handle.file);
+            let desired = self.staged(&names, handle.ino, &key, &handle.file)?;
+            self.writer.apply(vec![(key.clone(), Some(desired))], &[])?;
+        }
+        Ok(Some(key))
+    }
+
+    /// By the name; by the first bytes where the name doesn't tell.
+    fn set_content_type(&self, names: &mut Namespace, ino: Ino, key: &Key, file: &LocalFile) {
+        let mut head = [0; media::SNIFF_BYTES];
+        let by_name = key.split().and_then(|(_, name)| media::by_name(name));
+        let Some(inode) = names.get_mut(ino) else { return };
+        let old = inode.headers().content_type.as_deref();
+        let guess = match by_name {
+            Some(kind) => Some(kind),
+            None if old.is_none_or(|old| old == media::DEFAULT_TYPE) => {
+                let read = file.read_at(0, &mut head).ok().flatten().unwrap_or(0);
+                media::sniff(&head[..read])
+            }
+            None => None,
+        };
+        if let (Some(kind), Node::File(node)) = (guess, &mut inode.node) {
+            node.headers.content_type = Some(kind.into());
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! From a name to an inode: local state first, then what is fresh in memory, then the bucket.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::outage::Remembered;
+use super::question::{Ask, Question};
+use super::{Entry, Fs, Lookup};
+use crate::error::{Error, Result};
+use crate::journal::{Content, Desired};
+use crate::namespace::{Child, Directory, File, Ino, Inode, Modified, Namespace, Node, ROOT, Symlink, keys};
+use crate::types::Key;
+use crate::{clock, error};
+
+/// An answer of the bucket can be overtaken by local changes; each overtaking is a change by this host, so a handful of
+/// turns is enough for any real program.
+const TURNS: usize = 16;
+
+/// What memory and local state say of a name.
+enum Answer {
+    Is(Option<Ino>),
+    Ask(Question),
+}
+
+impl Fs {
+    pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Lookup> {
+        let name: Arc<str> = keys::component(name)?.into();
+        let found = self.resolve(parent, &name, self.fresh_since()).await?;
+        let mut names = self.names.lock();
+        match found {
+            Some(ino) => {
+                let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
+                inode.lookups += 1;
+                Ok(Lookup::Found(self.entry(&names, ino)?))
+            }
+            None => Ok(Lookup::Missing(self.negative_ttl(&names, parent, &name))),
+        }
+    }
+
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        let mut names = self.names.lock();
+        names.forget(ino, lookups);
+        if names.len() > super::IDLE_INODES {
+            let target = super::IDLE_INODES / 2;
+            let wanted: std::collections::HashSet<Ino> =
+                self.writer.pending_below(&Key::root()).into_iter().filter_map(|(key, _)| names.find(&key)).collect();
+            names.shrink(target, |inode| wanted.contains(&inode.ino));
+        }
+    }
+
+    /// Counts one lookup of an entry that readdirplus sent.
+    pub fn remember(&self, ino: Ino) {
+        if let Some(inode) = self.names.lock().get_mut(ino) {
+            inode.lookups += 1;
+        }
+    }
+
+    /// The inode under `name`, as the bucket or local state has it at `since` or later (None: at any time).
+    pub(super) async fn resolve(&self, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Option<Ino>> {
+        for _ in 0..TURNS {
+            let question = match self.answer(&mut self.names.lock(), parent, name, since)? {
+                Answer::Is(found) => return Ok(found),
+                Answer::Ask(question) => question,
+            };
+            match self.ask_or_remember(question).await? {
+                Some(Remembered::Inode(ino)) => return Ok(Some(ino)),
+                Some(Remembered::Missing) => return Ok(None),
+                None => {}
+            }
+        }
+        Err(Error::Timeout)
+    }
+
+    /// The same for a name that was missing a moment ago: one HEAD says whether another host has made it since.
+    pub(super) async fn resolve_object(&self, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Option<Ino>> {
+        let key = self.directory_key(&self.names.lock(), parent)?.child(name);
+        let question = Question { parent, name: Arc::clone(name), key, ask: Ask::ObjectOnly };
+        match self.ask_or_remember(question).await? {
+            Some(Remembered::Inode(ino)) => Ok(Some(ino)),
+            Some(Remembered::Missing) => Ok(None),
+            None => self.resolve(parent, name, since).await,
+        }
+    }
+
+    fn answer(&self, names: &mut Namespace, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Answer> {
+        let directory_key = self.directory_key(names, parent)?;
+        let key = directory_key.child(name);
+        let marker = key.as_directory();
+        if self.writer.wants_below(&marker) {
+            let ino = self.local_directory(names, parent, name, &marker)?;
+            return Ok(self.known_or_ask(names, parent, name, ino, key));
+        }
+        let pending = self.writer.pending(&key);
+        if let Some(desired) = pending.as_ref().filter(|desired| desired.content != Content::Absent) {
+            let ino = self.local_inode(names, parent, name, desired)?;
+            return Ok(self.known_or_ask(names, parent, name, ino, key));
+        }
+        let is_fresh = |checked: Option<Instant>| checked.is_some_and(|checked| since.is_none_or(|since| checked >= since));
+        let node = names.directory(parent).ok_or(Error::NotDirectory)?;
+        let child = node.children.get(name).copied();
+        // An absence is believed for a shorter time than a presence: a name that was just made elsewhere should show.
+        let recent = |checked: Instant| self.config.exclusive || checked.elapsed() < self.config.negative_ttl;
+        let listed = is_fresh(node.listed) && node.listed.is_some_and(recent);
+        let unlucky = node.luck < 0;
+        let removed = pending.is_some();
+        match child {
+            Some(Child::Inode(ino)) => {
+                let inode = names.get(ino).ok_or(Error::NotFound)?;
+                // A removed object is behind a tombstone; only a directory of that name can be shown.
+                if (!removed || inode.is_directory()) && is_fresh(inode.checked) {
+                    return Ok(self.known_or_ask(names, parent, name, ino, key));
+                }
+                if inode.is_directory() {
+                    return Ok(Answer::Ask(Question { parent, name: Arc::clone(name), key, ask: Ask::DirectoryFirst { removed } }));
+                }
+            }
+            Some(Child::Missing(checked)) => {
+                if listed || (is_fresh(Some(checked)) && recent(checked)) {
+                    return Ok(Answer::Is(None));
+                }
+            }
+            None if listed => return Ok(Answer::Is(None)),
+            None => {}
+        }
+        let ask = if removed {
+            Ask::DirectoryFirst { removed }
+        } else if unlucky || keys::looks_like_directory(name) {
+            Ask::Both
+        } else {
+            Ask::FileFirst
+        };
+        Ok(Answer::Ask(Question { parent, name: Arc::clone(name), key, ask }))
+    }
+
+    /// The inode exists; whether its attributes are known too.
+    fn known_or_ask(&self, names: &Namespace, parent: Ino, name: &Arc<str>, ino: Ino, key: Key) -> Answer {
+        match names.get(ino) {
+            Some(inode) if !inode.known && self.config.posix_metadata => {
+                Answer::Ask(Question { parent, name: Arc::clone(name), key, ask: Ask::Headers { ino } })
+            }
+            _ => Answer::Is(Some(ino)),
+        }
+    }
+
+    /// The key of a directory that is still linked. Errors: `NotFound`, `NotDirectory`.
+    pub(super) fn directory_key(&self, names: &Namespace, ino: Ino) -> Result<Key> {
+        let inode = names.get(ino).ok_or(Error::NotFound)?;
+        if !inode.is_directory() {
+            return Err(Error::NotDirectory);
+        }
+        names.key(ino).ok_or(Error::NotFound)
+    }
+
+    /// The inode of a directory that is wanted locally, made where it is not in memory (after a restart).
+    pub(super) fn local_directory(&self, names: &mut Namespace, parent: Ino, name: &Arc<str>, marker: &Key) -> Result<Ino> {
+        if let Some(ino) = names.child(parent, name).filter(|ino| names.get(*ino).is_some_and(Inode::is_directory)) {
+            return Ok(ino);
+        }
+        let ino = names.insert(Node::Directory(Directory::default()), clock::now());
+        self.replace(names, parent, name, ino);
+        if let Some(Desired { content: Content::Inline(_), headers: Some(headers), .. }) = self.writer.pending(marker)
+            && let Some(inode) = names.get_mut(ino)
+        {
+            inode.take_headers(headers);
+        }
+        Ok(ino)
+    }
+
+    /// The inode of a file or symlink that is wanted locally, made from its desired state where it is not in memory.
+    pub(super) fn local_inode(&self, names: &mut Namespace, parent: Ino, name: &Arc<str>, desired: &Desired) -> Result<Ino> {
+        if let Some(ino) = names.child(parent, name).filter(|ino| names.get(*ino).is_some_and(|inode| !inode.is_directory())) {
+            return Ok(ino);
+        }
+        let modified = Some(Modified::About(desired.since));
+        let node = match &desired.content {
+            Content::Inline(target) => Node::Symlink(Symlink { target: String::from_utf8(target.clone()).ok(), ..Symlink::default() }),
+            Content::CopyOf(version) => Node::File(File { version: Some(version.clone()), modified, ..File::default() }),
+            Content::Staged(id) => {
+                let local = self.cache.get(*id).ok_or_else(|| error::Error::Corrupt(format!("data file {id} is missing")))?;
+                Node::File(File { version: local.base(), modified, local: Some(local), ..File::default() })
+            }
+            Content::Absent | Content::KeptDirectory => return Err(Error::NotFound),
+        };
+        let ino = names.insert(node, desired.since);
+        self.replace(names, parent, name, ino);
+        if let (Some(inode), Some(headers)) = (names.get_mut(ino), &desired.headers) {
+            inode.take_headers(headers.clone());
+        }
+        Ok(ino)
+    }
+
+    /// Hangs `ino` under `name`; what hung there is gone from the tree.
+    pub(super) fn replace(&self, names: &mut Namespace, parent: Ino, name: &Arc<str>, ino: Ino) {
+        names.touch(parent, name);
+        if let Some(old) = names.link(parent, name, ino) {
+            names.remove_if_unused(old);
+            self.invalidate_entry(parent, name);
+        }
+    }
+
+    /// How long the kernel may believe in the inode: local state doesn't change behind it, a clean one until its TTL ends.
+    pub(super) fn entry(&self, names: &Namespace, ino: Ino) -> Result<Entry> {
+        let attr = self.attr(names, ino)?;
+        let ttl = match names.get(ino).and_then(|inode| inode.checked) {
+            _ if self.config.exclusive => super::FOREVER,
+            Some(checked) if ino != ROOT => self.config.ttl.saturating_sub(checked.elapsed()),
+            _ => self.config.ttl,
+        };
+        Ok(Entry { attr, ttl })
+    }
+
+    fn negative_ttl(&self, names: &Namespace, parent: Ino, name: &str) -> Duration {
+        if self.config.exclusive {
+            return super::FOREVER;
+        }
+        let Some(node) = names.directory(parent) else { return Duration::ZERO };
+        match node.children.get(name) {
+            Some(Child::Missing(checked)) => self.config.negative_ttl.saturating_sub(checked.elapsed()),
+            _ => {
+                node.listed.map_or(Duration::ZERO, |listed| self.config.ttl.saturating_sub(listed.elapsed()).min(self.config.negative_ttl))
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! POSIX semantics over the namespace, the reader and the writer. Runs without FUSE.
+//!
+//! Every operation is an async fn that does not await when the answer is in memory: the edge polls it once on the
+//! kernel's thread and spawns it with a deadline only where it is still pending.
+//!
+//! What is wanted and not yet in the bucket is owned by the writer; it is laid over what the namespace remembers of the
+//! bucket each time a name is resolved, so that there is no second copy of it to keep in step.
+//!
+//! Lock order: `names` → the writer's entries → one data file → journal. No lock is held across an await.
+
+mod attributes;
+mod create;
+mod directory;
+mod events;
+mod file;
+mod handles;
+mod lookup;
+mod open;
+mod outage;
+mod question;
+mod remove;
+mod rename;
+mod symlink;
+mod types;
+mod xattr;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+pub use types::*;
+
+use crate::cache::Cache;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::journal::Journal;
+use crate::namespace::keys::Reason;
+use crate::namespace::{Namespace, Owner};
+use crate::reader::Reader;
+use crate::store::Store;
+use crate::types::Key;
+use crate::writer::Writer;
+
+/// Inodes kept in memory without anybody using them; past it the clean ones are forgotten.
+const IDLE_INODES: usize = 200_000;
+
+/// For the kernel: until told otherwise.
+const FOREVER: std::time::Duration = std::time::Duration::from_secs(86_400);
+
+/// Turns of an operation that another thread overtakes before it gives up.
+const RACES: usize = 8;
+
+pub struct Fs {
+    store: Store,
+    journal: Arc<Journal>,
+    cache: Arc<Cache>,
+    reader: Arc<Reader>,
+    writer: Arc<Writer>,
+    config: FsConfig,
+    names: Mutex<Namespace>,
+    handles: handles::Handles,
+    invalidate: OnceLock<Arc<dyn Invalidate>>,
+    status: OnceLock<StatusSource>,
+    /// Keys that no path can show, with the reason; for `status`.
+    hidden: Mutex<BTreeMap<Key, Reason>>,
+    outage: outage::Outage,
+    closed: AtomicBool,
+    me: Weak<Fs>,
+}
+
+impl Fs {
+    pub fn new(
+        store: Store,
+        journal: Arc<Journal>,
+        cache: Arc<Cache>,
+        reader: Arc<Reader>,
+        writer: Arc<Writer>,
+        config: FsConfig,
+    ) -> Result<Arc<Fs>> {
+        let owner = Owner { uid: config.uid, gid: config.gid, file_mode: 0o666 & !config.umask, directory_mode: 0o777 & !config.umask };
+        Ok(Arc::new_cyclic(|me| Fs {
+            store,
+            journal,
+            cache,
+            reader,
+            writer,
+            config,
+            names: Mutex::new(Namespace::new(owner, clock::now())),
+            handles: handles::Handles::default(),
+            invalidate: OnceLock::new(),
+            status: OnceLock::new(),
+            hidden: Mutex::default(),
+            outage: outage::Outage::default(),
+            closed: AtomicBool::new(false),
+            me: me.clone(),
+        }))
+    }
+
+    /// What to tell the kernel; set once, before the first request. Also starts the writer.
+    pub fn start(self: &Arc<Self>, invalidate: Arc<dyn Invalidate>) {
+        let _ = self.invalidate.set(invalidate);
+        let events: Arc<dyn crate::writer::Events> = Arc::clone(self) as _;
+        self.writer.start(events);
+    }
+
+    /// Where `user.mediafs.status` on the root gets its JSON.
+    pub fn set_status(&self, source: StatusSource) {
+        let _ = self.status.set(source);
+    }
+
+    /// Stops taking changes (they fail with `ReadOnly`), for an orderly end.
+    pub fn close_for_writes(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// How many keys no path can show.
+    pub fn hidden_keys(&self) -> usize {
+        self.hidden.lock().len()
+    }
+
+    /// Files and names are those of the bucket, which has no limit to tell; free is what it takes. No network.
+    pub fn statfs(&self) -> StatFs {
+        const BLOCK: u32 = 4096;
+        /// 1 PiB: programs that check for room find it, and none overflows.
+        const BLOCKS: u64 = (1 << 50) / BLOCK as u64;
+        let used = self.cache.usage().bytes / u64::from(BLOCK);
+        let free = BLOCKS.saturating_sub(used);
+        StatFs {
+            block_size: BLOCK,
+            blocks: BLOCKS,
+            blocks_free: free,
+            blocks_available: free,
+            files: u64::from(u32::MAX),
+            files_free: u64::from(u32::MAX) - self.names.lock().len() as u64,
+            name_max: 255,
+        }
+    }
+
+    /// Refuses a change on a read-only or ending mount.
+    fn writable(&self) -> Result<()> {
+        if self.config.read_only || self.closed.load(Ordering::Acquire) { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Names confirmed at or after this are fresh. None: everything ever seen is (this mount alone writes).
+    fn fresh_since(&self) -> Option<Instant> {
+        if self.config.exclusive { None } else { Some(Instant::now().checked_sub(self.config.ttl).unwrap_or_else(Instant::now)) }
+    }
+
+    fn invalidate_inode(&self, ino: Ino) {
+        if let Some(kernel) = self.invalidate.get() {
+            kernel.inode(ino);
+        }
+    }
+
+    fn invalidate_entry(&self, parent: Ino, name: &str) {
+        if let Some(kernel) = self.invalidate.get() {
+            kernel.entry(parent, name.as_ref());
+        }
+    }
+
+    fn shared(&self) -> Option<Arc<Fs>> {
+        self.me.upgrade()
+    }
+}

@@ -1,0 +1,138 @@
+//! open(2) of what exists: the version that the handle stays on, and its data file.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+
+use super::handles::FileHandle;
+use super::{Fs, Opened};
+use crate::cache::{LocalFile, Pin};
+use crate::error::{Error, Result};
+use crate::namespace::{Ino, Namespace, Node};
+use crate::reader::ReadPattern;
+
+/// What open(2)'s flags ask of the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    pub read: bool,
+    pub write: bool,
+    pub truncate: bool,
+    pub exclusive: bool,
+}
+
+impl Access {
+    pub fn of(flags: i32) -> Self {
+        let mode = flags & libc::O_ACCMODE;
+        Self {
+            read: mode != libc::O_WRONLY,
+            write: mode != libc::O_RDONLY,
+            truncate: flags & libc::O_TRUNC != 0,
+            exclusive: flags & libc::O_EXCL != 0,
+        }
+    }
+}
+
+impl Fs {
+    /// `flags` are open(2)'s, O_TRUNC included.
+    pub async fn open(&self, ino: Ino, flags: i32) -> Result<Opened> {
+        let access = Access::of(flags);
+        if access.write || access.truncate {
+            self.writable()?;
+        }
+        match self.getattr(ino).await {
+            Ok(_) => {}
+            // The kernel looks the name up anew on ESTALE, and opens what it finds.
+            Err(Error::NotFound) if self.names.lock().get(ino).is_some() => return Err(Error::Stale),
+            Err(error) => return Err(error),
+        }
+        if self.names.lock().get(ino).is_some_and(|inode| inode.is_directory()) {
+            return Err(Error::IsDirectory);
+        }
+        let opened = self.open_inode(ino, access)?;
+        if access.truncate
+            && let Err(error) = self.truncate(ino, 0).await
+        {
+            self.release(opened.handle);
+            return Err(error);
+        }
+        Ok(opened)
+    }
+
+    pub(super) fn open_inode(&self, ino: Ino, access: Access) -> Result<Opened> {
+        let mut names = self.names.lock();
+        let (file, pin) = self.pinned_file(&mut names, ino)?;
+        let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
+        inode.opens += 1;
+        let Node::File(node) = &mut inode.node else { return Err(Error::Loop) };
+        let keep_cache = !std::mem::take(&mut node.pages_stale);
+        drop(names);
+        if access.write {
+            file.add_writer();
+        }
+        let handle = self.handles.add_file(FileHandle {
+            ino,
+            file,
+            readable: access.read,
+            writable: access.write,
+            pattern: Mutex::new(ReadPattern::default()),
+            wrote: AtomicBool::new(access.truncate),
+            _pin: pin,
+        });
+        Ok(Opened { handle, keep_cache, no_flush: !access.write })
+    }
+
+    /// The data file, safe from eviction from here on.
+    pub(super) fn pinned_file(&self, names: &mut Namespace, ino: Ino) -> Result<(Arc<LocalFile>, Pin)> {
+        for _ in 0..super::RACES {
+            let file = self.local_file(names, ino)?;
+            let pin = file.pin();
+            let held = names.get(ino).is_some_and(|inode| inode.opens > 0);
+            if held || self.cache.get(file.id()).is_some() {
+                return Ok((file, pin));
+            }
+        }
+        Err(Error::NoSpace)
+    }
+
+    /// The data file behind a file's inode, made where the version was never touched here.
+    fn local_file(&self, names: &mut Namespace, ino: Ino) -> Result<Arc<LocalFile>> {
+        let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
+        let Node::File(node) = &mut inode.node else {
+            return Err(if inode.is_directory() { Error::IsDirectory } else { Error::Loop });
+        };
+        if let Some(local) = &node.local {
+            // Evicted since it was last open: the same version anew.
+            let evicted = !local.is_dirty() && inode.opens == 0 && self.cache.get(local.id()).is_none();
+            if !evicted {
+                return Ok(Arc::clone(local));
+            }
+        }
+        let local = match &node.version {
+            Some(version) => self.cache.of_version(version)?,
+            None => self.cache.create()?,
+        };
+        node.local = Some(Arc::clone(&local));
+        Ok(local)
+    }
+
+    /// The last close of an unlinked file frees its bytes; of any other it may let an upload go.
+    pub fn release(&self, number: u64) {
+        let Some(handle) = self.handles.remove_file(number) else { return };
+        if handle.writable {
+            handle.file.remove_writer();
+        }
+        let mut names = self.names.lock();
+        let Some(inode) = names.get_mut(handle.ino) else { return };
+        inode.opens = inode.opens.saturating_sub(1);
+        let last = inode.opens == 0;
+        match names.key(handle.ino) {
+            Some(key) if handle.writable => self.writer.closed(&key),
+            None if last => {
+                self.cache.discard(handle.file.id());
+                names.remove_if_unused(handle.ino);
+            }
+            _ => {}
+        }
+    }
+}

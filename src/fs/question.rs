@@ -1,0 +1,273 @@
+//! Asking the bucket about one name, and taking in what it says.
+//!
+//! Steady state: an existing file is one HEAD; a missing name is a HEAD and a LIST of one key, side by side where recent
+//! lookups in that directory mostly missed or the name looks like a directory's, one after the other where they mostly
+//! hit, because a LIST is billed twelve times a HEAD. The parent is never listed because of one name.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::Fs;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::journal::Content;
+use crate::namespace::{Absorbed, Ino, Inode, Seen, WatchId};
+use crate::store::{ErrorKind, ListRequest};
+use crate::types::{Key, ListedObject, ObjectHeaders, ObjectInfo, Version};
+
+pub(super) struct Question {
+    pub parent: Ino,
+    pub name: Arc<str>,
+    /// Without a slash.
+    pub key: Key,
+    pub ask: Ask,
+}
+
+pub(super) enum Ask {
+    /// HEAD, then LIST where there is no such object.
+    FileFirst,
+    /// HEAD and LIST side by side.
+    Both,
+    /// LIST, then HEAD where nothing is below. `removed`: the object itself is wanted gone, so only a directory counts.
+    DirectoryFirst { removed: bool },
+    /// HEAD alone: nothing was below the name a moment ago.
+    ObjectOnly,
+    /// It exists; what does its metadata say?
+    Headers { ino: Ino },
+}
+
+/// What the bucket has under a name: an object of it, or keys below it.
+enum Found {
+    Object(Box<ObjectInfo>),
+    Directory(Below),
+    Nothing,
+}
+
+/// The first key found below a directory.
+pub(super) struct Below {
+    /// The directory's own marker, where that is what was found.
+    marker: Option<ListedObject>,
+}
+
+/// Ends the watch also where the question is dropped half-way.
+pub(super) struct Watching<'a> {
+    fs: &'a Fs,
+    pub id: WatchId,
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        self.fs.names.lock().unwatch(self.id);
+    }
+}
+
+impl Fs {
+    pub(super) fn watch(&self, directory: Ino) -> Watching<'_> {
+        Watching { fs: self, id: self.names.lock().watch(directory) }
+    }
+
+    pub(super) async fn ask(&self, question: Question) -> Result<()> {
+        let Question { parent, name, key, ask } = question;
+        let watch = self.watch(parent);
+        let asked = Instant::now();
+        let found = match ask {
+            Ask::Headers { ino } => return self.ask_headers(ino, &key, &watch, &name).await,
+            Ask::FileFirst => match self.head(&key).await? {
+                Some(info) => Found::Object(info),
+                None => self.directory_or_nothing(&key).await?,
+            },
+            Ask::ObjectOnly => self.head(&key).await?.map_or(Found::Nothing, Found::Object),
+            Ask::Both => {
+                let marker = key.as_directory();
+                let (object, below) = futures::join!(self.head(&key), self.first_below(&marker));
+                match (below?, object) {
+                    (Some(below), _) => Found::Directory(below),
+                    (None, object) => object?.map_or(Found::Nothing, Found::Object),
+                }
+            }
+            Ask::DirectoryFirst { removed } => match self.directory_or_nothing(&key).await? {
+                Found::Nothing if !removed => self.head(&key).await?.map_or(Found::Nothing, Found::Object),
+                found => found,
+            },
+        };
+        self.take_in(parent, &name, &key, found, asked, watch.id);
+        Ok(())
+    }
+
+    async fn directory_or_nothing(&self, key: &Key) -> Result<Found> {
+        Ok(self.first_below(&key.as_directory()).await?.map_or(Found::Nothing, Found::Directory))
+    }
+
+    /// HEAD; None where there is no such object.
+    pub(super) async fn head(&self, key: &Key) -> Result<Option<Box<ObjectInfo>>> {
+        match self.store.head(key).await {
+            Ok(info) => Ok(Some(Box::new(info))),
+            // A key that the store can't have is not there: MinIO answers 400 to what it could never hold.
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::InvalidName) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The first key at or below `directory` that isn't wanted gone.
+    pub(super) async fn first_below(&self, directory: &Key) -> Result<Option<Below>> {
+        let gone = self.writer.pending_below(directory).into_iter().filter(|(_, d)| d.content == Content::Absent).count();
+        let max_keys = u32::try_from(gone + 1).unwrap_or(1000).min(1000);
+        let mut request = ListRequest { prefix: directory.as_str().into(), max_keys: Some(max_keys), ..ListRequest::default() };
+        loop {
+            let page = match self.store.list(&request).await {
+                Ok(page) => page,
+                Err(error) if error.is(ErrorKind::InvalidName) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            for object in page.objects {
+                let wanted_gone = self.writer.pending(&object.key).is_some_and(|desired| desired.content == Content::Absent);
+                if !wanted_gone && (object.key == *directory || object.key.is_below(directory)) {
+                    let marker = (object.key == *directory).then_some(object);
+                    return Ok(Some(Below { marker }));
+                }
+            }
+            match page.next {
+                Some(next) => request.token = Some(next),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn take_in(&self, parent: Ino, name: &Arc<str>, key: &Key, found: Found, asked: Instant, watch: WatchId) {
+        let seen = match found {
+            Found::Object(info) => {
+                let version = Version { key: key.clone(), etag: info.etag, size: info.size };
+                self.learn(&version, info.last_modified, &info.headers);
+                Some((Seen::Object { version, modified: info.last_modified, headers: Some(info.headers) }, None))
+            }
+            Found::Directory(below) => Some((Seen::Directory, below.marker)),
+            Found::Nothing => None,
+        };
+        let mut names = self.names.lock();
+        if names.is_touched(watch, name) || names.key(parent).is_none() {
+            return;
+        }
+        if let Some(node) = names.directory_mut(parent) {
+            node.luck = if seen.is_some() { (node.luck + 1).min(4) } else { (node.luck - 1).max(-4) };
+        }
+        let Some((seen, marker)) = seen else {
+            if let Some(node) = names.directory_mut(parent) {
+                node.last_missing = Some((Arc::clone(name), Instant::now()));
+            }
+            if let Some(old) = names.set_missing(parent, name, asked) {
+                names.remove_if_unused(old);
+                self.invalidate_entry(parent, name);
+            }
+            return;
+        };
+        let absorbed = names.absorb(parent, name, seen, asked, clock::now());
+        if let Some(marker) = marker {
+            let headers = self.learned(&marker);
+            if let Some(inode) = names.get_mut(absorbed.ino)
+                && let (Some(headers), false) = (headers, inode.known)
+            {
+                inode.take_headers(headers);
+            }
+            if let Some(node) = names.directory_mut(absorbed.ino) {
+                node.marker = Some(true);
+            }
+        }
+        drop(names);
+        self.tell_kernel(parent, name, absorbed);
+    }
+
+    pub(super) fn tell_kernel(&self, parent: Ino, name: &str, absorbed: Absorbed) {
+        if absorbed.changed {
+            self.invalidate_inode(absorbed.ino);
+        }
+        if absorbed.replaced {
+            self.invalidate_entry(parent, name);
+        }
+    }
+
+    /// The attributes of something that is known to exist: from what was learned before, else by one HEAD of the version
+    /// behind it (a rename that is still to be copied is asked under its old key), or of a directory's marker.
+    async fn ask_headers(&self, ino: Ino, key: &Key, watch: &Watching<'_>, name: &Arc<str>) -> Result<()> {
+        let asked = Instant::now();
+        let (target, parent) = {
+            let names = self.names.lock();
+            let inode = names.get(ino).ok_or(Error::NotFound)?;
+            let parent = inode.place.as_ref().map(|(parent, _)| *parent);
+            let target = match (inode.is_directory(), inode.version(), inode.modified()) {
+                (true, _, _) => key.as_directory(),
+                (false, Some(version), Some(modified)) => {
+                    if let Some(headers) = self.journal.headers(&version.key, &version.etag, modified.time())? {
+                        drop(names);
+                        self.set_headers(ino, headers);
+                        return Ok(());
+                    }
+                    version.key.clone()
+                }
+                (false, _, _) => key.clone(),
+            };
+            (target, parent)
+        };
+        let info = self.head(&target).await?;
+        if let Some(info) = &info {
+            let version = Version { key: target.clone(), etag: info.etag.clone(), size: info.size };
+            self.learn(&version, info.last_modified, &info.headers);
+        }
+        match (info, parent) {
+            (Some(info), _) if target.is_marker() => {
+                self.set_headers(ino, info.headers);
+                self.set_marker(ino, true);
+            }
+            (None, _) if target.is_marker() => {
+                self.set_headers(ino, ObjectHeaders::default());
+                self.set_marker(ino, false);
+            }
+            (Some(info), Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Object(info), asked, watch.id),
+            (Some(info), _) => self.set_headers(ino, info.headers),
+            (None, Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Nothing, asked, watch.id),
+            // The source of a pending rename is gone; its copy will say so. Until then the defaults hold.
+            (None, _) => self.set_headers(ino, ObjectHeaders::default()),
+        }
+        Ok(())
+    }
+
+    fn set_headers(&self, ino: Ino, headers: ObjectHeaders) {
+        if let Some(inode) = self.names.lock().get_mut(ino)
+            && !inode.known
+        {
+            inode.take_headers(headers);
+        }
+    }
+
+    fn set_marker(&self, ino: Ino, there: bool) {
+        if let Some(node) = self.names.lock().directory_mut(ino) {
+            node.marker = Some(there);
+        }
+    }
+
+    /// Keeps what is known of a version's metadata, across restarts. Failing to is no reason to fail the lookup.
+    pub(super) fn learn(&self, version: &Version, last_modified: SystemTime, headers: &ObjectHeaders) {
+        if let Err(error) = self.journal.learn(&version.key, &version.etag, last_modified, headers) {
+            tracing::warn!(%error, "can't keep learned attributes");
+        }
+    }
+
+    pub(super) fn learned(&self, object: &ListedObject) -> Option<ObjectHeaders> {
+        self.journal.headers(&object.key, &object.etag, object.last_modified).unwrap_or_else(|error| {
+            tracing::warn!(%error, "can't read learned attributes");
+            None
+        })
+    }
+
+    /// Asks for the bucket's present state of one inode, whatever its age.
+    pub(super) async fn revalidate(&self, ino: Ino) -> Result<()> {
+        let place = self.names.lock().get(ino).and_then(|inode: &Inode| inode.place.clone());
+        let Some((parent, name)) = place else { return Ok(()) };
+        match self.resolve(parent, &name, self.fresh_since()).await? {
+            Some(now) if now == ino => Ok(()),
+            Some(_) => Err(Error::Stale),
+            None => Err(Error::NotFound),
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! rename(2): of files and directories, over what exists, exchanged, open or not, uploaded or not.
+//!
+//! In memory the tree moves at once. For the bucket it is a set of desired states in one transaction: what is staged is
+//! wanted under its new key (so that a temporary file goes up once, under its final name), what is in the bucket becomes
+//! a server-side copy of its version, and every old key an absence, which the writer holds back until the copies of it
+//! are made.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::remove::absent;
+use super::{Fs, RenameFlags};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::journal::{Change, Content, Desired};
+use crate::media;
+use crate::namespace::{Ino, Inode, Namespace, Node, Seen, keys};
+use crate::store::{Condition, ListRequest};
+use crate::types::{Key, ListedObject, Version};
+
+/// One name, and the inode found under it.
+struct Place {
+    parent: Ino,
+    name: Arc<str>,
+    ino: Option<Ino>,
+}
+
+/// Desired states by key, and the keys that are left (with whether the bucket may hold them).
+#[derive(Default)]
+struct Plan {
+    wanted: BTreeMap<Key, Desired>,
+    left: BTreeMap<Key, bool>,
+    also: Vec<Change>,
+}
+
+impl Plan {
+    fn leave(&mut self, key: Key, was_there: bool) {
+        *self.left.entry(key).or_default() |= was_there;
+    }
+
+    fn into_changes(mut self) -> (Vec<(Key, Option<Desired>)>, Vec<Change>) {
+        for (key, was_there) in self.left {
+            match self.wanted.get_mut(&key) {
+                Some(desired) => desired.was_there |= was_there,
+                None => drop(self.wanted.insert(key, absent(was_there))),
+            }
+        }
+        (self.wanted.into_iter().map(|(key, desired)| (key, Some(desired))).collect(), self.also)
+    }
+}
+
+impl Fs {
+    pub async fn rename(&self, parent: Ino, name: &OsStr, to: Ino, to_name: &OsStr, flags: RenameFlags) -> Result<()> {
+        self.writable()?;
+        if flags.no_replace && flags.exchange {
+            return Err(Error::Invalid);
+        }
+        let (name, to_name): (Arc<str>, Arc<str>) = (keys::component(name)?.into(), keys::component(to_name)?.into());
+        for _ in 0..super::RACES {
+            let from = self.resolve(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
+            let target = self.resolve(to, &to_name, self.fresh_since()).await?;
+            if target == Some(from) {
+                return Ok(());
+            }
+            // Hidden keys move with their directory too, so they are planned from what the listing showed.
+            let mut hidden = self.prepare(from, true).await?;
+            if let Some(target) = target {
+                hidden.extend(self.prepare(target, flags.exchange).await?);
+            }
+            let old = Place { parent, name: Arc::clone(&name), ino: Some(from) };
+            let new = Place { parent: to, name: Arc::clone(&to_name), ino: target };
+            if self.rename_now(&old, &new, flags, &hidden)? {
+                return Ok(());
+            }
+        }
+        Err(Error::Timeout)
+    }
+
+    /// Learns what a rename has to know of a directory: all below it where it moves, whether it is empty where it goes.
+    async fn prepare(&self, ino: Ino, moves: bool) -> Result<Vec<ListedObject>> {
+        if !self.names.lock().get(ino).is_some_and(Inode::is_directory) {
+            return Ok(Vec::new());
+        }
+        if moves {
+            return self.load_below(ino).await;
+        }
+        self.load_listing(ino).await?;
+        Ok(Vec::new())
+    }
+
+    /// False: another change came between the look-ups and now.
+    fn rename_now(&self, old: &Place, new: &Place, flags: RenameFlags, hidden: &[ListedObject]) -> Result<bool> {
+        let mut names = self.names.lock();
+        if names.child(old.parent, &old.name) != old.ino || names.child(new.parent, &new.name) != new.ino {
+            return Ok(false);
+        }
+        let Some(from) = old.ino else { return Err(Error::NotFound) };
+        self.check_rename(&names, from, new, flags)?;
+        let plan = self.plan_rename(&names, from, old, new, flags, hidden)?;
+        let (changes, also) = plan.into_changes();
+        if let Some(victim) = new.ino.filter(|_| !flags.exchange) {
+            self.keep_for_handles(&names, victim);
+        }
+        self.writer.apply(changes, &also)?;
+        self.move_in_memory(&mut names, from, old, new, flags);
+        Ok(true)
+    }
+
+    fn check_rename(&self, names: &Namespace, from: Ino, new: &Place, flags: RenameFlags) -> Result<()> {
+        let moves_directory = names.get(from).is_some_and(Inode::is_directory);
+        if moves_directory && names.is_within(new.parent, from) {
+            return Err(Error::Invalid);
+        }
+        let Some(target) = new.ino else {
+            return if flags.exchange { Err(Error::NotFound) } else { Ok(()) };
+        };
+        if flags.no_replace {
+            return Err(Error::Exists);
+        }
+        let onto_directory = names.get(target).is_some_and(Inode::is_directory);
+        if flags.exchange {
+            let own_parent = names.get(from).and_then(|inode| inode.place.as_ref()).map(|(parent, _)| *parent);
+            let climbs = onto_directory && own_parent.is_some_and(|parent| names.is_within(parent, target));
+            return if climbs { Err(Error::Invalid) } else { Ok(()) };
+        }
+        match (moves_directory, onto_directory) {
+            (true, false) => Err(Error::NotDirectory),
+            (false, true) => Err(Error::IsDirectory),
+            (true, true) => self.require_empty(names, target),
+            (false, false) => Ok(()),
+        }
+    }
+
+    fn plan_rename(
+        &self,
+        names: &Namespace,
+        from: Ino,
+        old: &Place,
+        new: &Place,
+        flags: RenameFlags,
+        hidden: &[ListedObject],
+    ) -> Result<Plan> {
+        let old_key = self.directory_key(names, old.parent)?.child(&old.name);
+        let new_key = self.directory_key(names, new.parent)?.child(&new.name);
+        let condition = if flags.no_replace { Condition::IfAbsent } else { Condition::Any };
+        let mut plan = Plan::default();
+        self.plan_move(names, from, &old_key, &new_key, hidden, &condition, &mut plan)?;
+        match new.ino {
+            Some(target) if flags.exchange => self.plan_move(names, target, &new_key, &old_key, hidden, &condition, &mut plan)?,
+            Some(target) => {
+                let inode = names.get(target).ok_or(Error::NotFound)?;
+                let key = if inode.is_directory() { new_key.as_directory() } else { new_key };
+                let was_there = inode.version().is_some() || self.may_have_marker(names, target);
+                plan.leave(key, was_there);
+            }
+            None => {}
+        }
+        if !flags.exchange && old.parent != new.parent {
+            if let Some((key, Some(desired))) = self.keep_directory(names, old.parent, &old.name) {
+                plan.wanted.entry(key).or_insert(desired);
+            }
+        }
+        Ok(plan)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one move is one plan entry; a struct of these would have one user")]
+    fn plan_move(
+        &self,
+        names: &Namespace,
+        ino: Ino,
+        from: &Key,
+        to: &Key,
+        hidden: &[ListedObject],
+        condition: &Condition,
+        plan: &mut Plan,
+    ) -> Result<()> {
+        let inode = names.get(ino).ok_or(Error::NotFound)?;
+        if !inode.is_directory() {
+            return self.plan_object(inode, from, to, condition, plan);
+        }
+        let (from, to) = (from.as_directory(), to.as_directory());
+        self.plan_marker(names, inode, &from, &to, plan)?;
+        for (key, child) in names.below(ino) {
+            let moved = key.moved(&from, &to).ok_or(Error::Invalid)?;
+            match names.get(child) {
+                Some(inode) if inode.is_directory() => self.plan_marker(names, inode, &key, &moved, plan)?,
+                Some(inode) => self.plan_object(inode, &key, &moved, condition, plan)?,
+                None => {}
+            }
+        }
+        for object in hidden.iter().filter(|object| object.key.is_below(&from)) {
+            let moved = object.key.moved(&from, &to).ok_or(Error::Invalid)?;
+            let version = Version { key: object.key.clone(), etag: object.etag.clone(), size: object.size };
+            let desired = Desired {
+                content: Content::CopyOf(version),
+                headers: None,
+                condition: Condition::Any,
+                was_there: false,
+                since: clock::now(),
+            };
+            plan.wanted.insert(moved, desired);
+            plan.leave(object.key.clone(), true);
+        }
+        Ok(())
+    }
+
+    /// A directory keeps its marker, and gets one where nothing else would hold its name.
+    fn plan_marker(&self, names: &Namespace, inode: &Inode, from: &Key, to: &Key, plan: &mut Plan) -> Result<()> {
+        self.check_key(to)?;
+        let pending = self.writer.pending(from).filter(|desired| desired.content != Content::Absent);
+        let node = inode.directory();
+        let empty = node.is_none_or(|node| node.children.is_empty());
+        let has_marker = pending.is_some() || node.is_some_and(|node| node.marker != Some(false));
+        if has_marker || empty {
+            let headers = Some(self.headers_of(inode, to));
+            let content = Content::Inline(Vec::new());
+            let desired = Desired { content, headers, condition: Condition::Any, was_there: false, since: clock::now() };
+            plan.wanted.insert(to.clone(), desired);
+        }
+        let was_there = self.may_have_marker(names, inode.ino);
+        plan.leave(from.clone(), was_there);
+        Ok(())
+    }
+
+    fn plan_object(&self, inode: &Inode, from: &Key, to: &Key, condition: &Condition, plan: &mut Plan) -> Result<()> {
+        self.check_key(to)?;
+        let type_changes = retyped(from, to);
+        let headers = |old: Option<crate::types::ObjectHeaders>| {
+            let kind = type_changes.filter(|_| inode.known && inode.file().is_some());
+            match (kind, old) {
+                (None, old) => old,
+                (Some(kind), old) => {
+                    let mut headers = old.unwrap_or_else(|| self.headers_of(inode, to));
+                    headers.content_type = Some(kind.into());
+                    Some(headers)
+                }
+            }
+        };
+        let pending = self.writer.pending(from).filter(|desired| desired.content != Content::Absent);
+        let was_there =
+            inode.version().is_some_and(|version| version.key == *from) || pending.as_ref().is_some_and(|desired| desired.was_there);
+        let desired = match (pending, inode.version()) {
+            (Some(pending), _) => Desired { headers: headers(pending.headers), condition: condition.clone(), was_there: false, ..pending },
+            (None, Some(version)) => {
+                let content = Content::CopyOf(version.clone());
+                Desired { content, headers: headers(None), condition: condition.clone(), was_there: false, since: clock::now() }
+            }
+            (None, None) => return Err(Error::NotFound),
+        };
+        if let Node::Symlink(_) = inode.node
+            && let Some(target) = self.journal.symlink(from)?
+        {
+            plan.also.push(Change::ForgetSymlink(from.clone()));
+            plan.also.push(Change::RememberSymlink(to.clone(), target));
+        }
+        plan.wanted.insert(to.clone(), desired);
+        plan.leave(from.clone(), was_there);
+        Ok(())
+    }
+
+    fn move_in_memory(&self, names: &mut Namespace, from: Ino, old: &Place, new: &Place, flags: RenameFlags) {
+        names.touch(old.parent, &old.name);
+        names.touch(new.parent, &new.name);
+        names.unlink(old.parent, &old.name);
+        let target = names.unlink(new.parent, &new.name);
+        names.link(new.parent, &new.name, from);
+        let now = Instant::now();
+        match target {
+            Some(target) if flags.exchange => {
+                names.link(old.parent, &old.name, target);
+                settle(names, target, now);
+            }
+            Some(victim) => {
+                names.set_missing(old.parent, &old.name, now);
+                self.bury(names, victim);
+            }
+            None => drop(names.set_missing(old.parent, &old.name, now)),
+        }
+        settle(names, from, now);
+        if let (Some(kind), Some(Node::File(node))) =
+            (media::by_name(&new.name).filter(|_| !flags.exchange), names.get_mut(from).map(|inode| &mut inode.node))
+        {
+            node.headers.content_type = Some(kind.into());
+        }
+        self.directory_changed(names, old.parent);
+        self.directory_changed(names, new.parent);
+    }
+
+    /// Takes in everything below a directory by one flat listing. Returns the objects that no path can show.
+    async fn load_below(&self, ino: Ino) -> Result<Vec<ListedObject>> {
+        let key = self.directory_key(&self.names.lock(), ino)?;
+        let watch = self.watch(ino);
+        let begun = Instant::now();
+        let mut objects = Vec::new();
+        let mut request = ListRequest { prefix: key.as_str().into(), ..ListRequest::default() };
+        loop {
+            let page = self.store.list(&request).await?;
+            objects.extend(page.objects.into_iter().filter(|object| object.key == key || object.key.is_below(&key)));
+            match page.next {
+                Some(next) if request.token.as_ref() == Some(&next) => break,
+                Some(next) => request.token = Some(next),
+                None => break,
+            }
+        }
+        let hidden = self.take_in_below(ino, &key, objects, begun)?;
+        drop(watch);
+        Ok(hidden)
+    }
+
+    fn take_in_below(&self, ino: Ino, key: &Key, objects: Vec<ListedObject>, begun: Instant) -> Result<Vec<ListedObject>> {
+        let mut names = self.names.lock();
+        if names.key(ino).as_ref() != Some(key) {
+            return Err(Error::NotFound);
+        }
+        let (mut hidden, mut there) = (Vec::new(), HashSet::new());
+        for object in objects {
+            let gone = self.writer.pending(&object.key).is_some_and(|desired| desired.content == Content::Absent);
+            if gone {
+                continue;
+            }
+            if keys::shown_key(&object.key).is_err() {
+                hidden.push(object);
+            } else if object.key == *key {
+                if let Some(node) = names.directory_mut(ino) {
+                    node.marker = Some(true);
+                }
+            } else {
+                self.take_in_object(&mut names, ino, key, &object, begun, &mut there);
+            }
+        }
+        for (child_key, child) in names.below(ino) {
+            let stale = !there.contains(&child) && !self.is_wanted(&child_key);
+            if stale && let Some((parent, name)) = names.get(child).and_then(|inode| inode.place.clone()) {
+                names.unlink(parent, &name);
+                names.remove_if_unused(child);
+                self.invalidate_entry(parent, &name);
+            }
+        }
+        self.adopt_all_wanted(&mut names, key)?;
+        Ok(hidden)
+    }
+
+    /// One object of a flat listing, with the directories on the way to it.
+    fn take_in_object(&self, names: &mut Namespace, top: Ino, key: &Key, object: &ListedObject, begun: Instant, there: &mut HashSet<Ino>) {
+        let rest = &object.key.as_str()[key.as_str().len()..];
+        let parts: Vec<&str> = rest.split('/').collect();
+        let (last, directories) = parts.split_last().map_or(("", &[][..]), |(last, directories)| (*last, directories));
+        let mut at = top;
+        for name in directories {
+            at = names.absorb(at, &Arc::from(*name), Seen::Directory, begun, clock::now()).ino;
+            there.insert(at);
+        }
+        if last.is_empty() {
+            if let Some(node) = names.directory_mut(at) {
+                node.marker = Some(true);
+            }
+            return;
+        }
+        let is_directory = names.child(at, last).and_then(|ino| names.get(ino)).is_some_and(Inode::is_directory);
+        if self.writer.pending(&object.key).is_some() || is_directory {
+            return;
+        }
+        let version = Version { key: object.key.clone(), etag: object.etag.clone(), size: object.size };
+        let seen = Seen::Object { version, modified: object.last_modified, headers: self.learned(object) };
+        let absorbed = names.absorb(at, &Arc::from(last), seen, begun, clock::now());
+        there.insert(absorbed.ino);
+        self.tell_kernel(at, last, absorbed);
+    }
+
+    /// Gives what is wanted below `key` its inodes, where a restart left none in memory.
+    fn adopt_all_wanted(&self, names: &mut Namespace, key: &Key) -> Result<()> {
+        for (wanted, desired) in self.writer.pending_below(key) {
+            if desired.content == Content::Absent || wanted == *key {
+                continue;
+            }
+            let mut at = names.find(key).ok_or(Error::NotFound)?;
+            let mut path = key.clone();
+            let rest = wanted.as_str()[key.as_str().len()..].to_owned();
+            let mut parts = rest.split('/').peekable();
+            while let Some(name) = parts.next().filter(|name| !name.is_empty()) {
+                let name: Arc<str> = name.into();
+                path = path.child(&name);
+                if parts.peek().is_none() {
+                    self.local_inode(names, at, &name, &desired)?;
+                } else {
+                    path = path.as_directory();
+                    at = self.local_directory(names, at, &name, &path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The type that the new name asks for, where it asks for another one than the old name did.
+fn retyped(from: &Key, to: &Key) -> Option<&'static str> {
+    let kind = |key: &Key| key.split().and_then(|(_, name)| media::by_name(name));
+    kind(to).filter(|new| kind(from) != Some(new))
+}
+
+/// Under its new name the inode is as fresh as a rename is.
+fn settle(names: &mut Namespace, ino: Ino, now: Instant) {
+    if let Some(inode) = names.get_mut(ino) {
+        inode.checked = Some(now);
+        inode.ctime = clock::now();
+    }
+}

@@ -1,0 +1,136 @@
+//! Symbolic links: an object whose body is the target and whose mode says so, as s3fs writes and reads it.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+
+use super::{Caller, Entry, Fs};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::journal::{Change, Content, Desired};
+use crate::namespace::{Ino, Node, Symlink, keys};
+use crate::store::Condition;
+use crate::types::{Key, Version};
+
+/// Linux's PATH_MAX without its NUL.
+const TARGET_LIMIT_BYTES: u64 = 4095;
+
+impl Fs {
+    pub async fn symlink(&self, parent: Ino, name: &OsStr, target: &OsStr, caller: Caller) -> Result<Entry> {
+        self.writable()?;
+        let name: Arc<str> = keys::component(name)?.into();
+        let target = target.to_str().ok_or(Error::NotUtf8)?;
+        if target.is_empty() {
+            return Err(Error::NotFound);
+        }
+        if target.len() as u64 > TARGET_LIMIT_BYTES {
+            return Err(Error::NameTooLong);
+        }
+        if self.resolve(parent, &name, self.fresh_since()).await?.is_some() {
+            return Err(Error::Exists);
+        }
+        let mut names = self.names.lock();
+        let key = self.directory_key(&names, parent)?.child(&name);
+        self.check_key(&key)?;
+        if names.child(parent, &name).is_some() || self.is_wanted(&key) {
+            return Err(Error::Exists);
+        }
+        let node = Node::Symlink(Symlink { target: Some(target.to_owned()), ..Symlink::default() });
+        let ino = names.insert(node, clock::now());
+        self.own(&mut names, ino, parent, 0o777, caller);
+        let headers = names.get(ino).map(|inode| self.headers_of(inode, &key));
+        let was_there = self.writer.pending(&key).is_some();
+        let content = Content::Inline(target.as_bytes().to_vec());
+        let desired = Desired { content, headers, condition: Condition::Any, was_there, since: clock::now() };
+        // The journal keeps that it was made here: from the bucket alone a link out of the mount is not followed.
+        let made_here = Change::RememberSymlink(key.clone(), target.to_owned());
+        self.writer.apply(vec![(key, Some(desired))], &[made_here])?;
+        if let Some(inode) = names.get_mut(ino) {
+            inode.lookups += 1;
+        }
+        self.hang(&mut names, parent, &name, ino);
+        self.entry(&names, ino)
+    }
+
+    pub async fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
+        let (key, target, version) = {
+            let names = self.names.lock();
+            let inode = names.get(ino).ok_or(Error::NotFound)?;
+            let Node::Symlink(link) = &inode.node else { return Err(Error::Invalid) };
+            (names.key(ino), link.target.clone(), link.version.clone())
+        };
+        let target = match (target, version) {
+            (Some(target), _) => target,
+            (None, Some(version)) => self.read_target(ino, &version).await?,
+            (None, None) => return Err(Error::NotFound),
+        };
+        match key {
+            Some(key) if !self.may_follow(&key, &target)? => Err(Error::Denied),
+            _ => Ok(target.into_bytes()),
+        }
+    }
+
+    /// The target of a link that another program wrote: the object's body.
+    async fn read_target(&self, ino: Ino, version: &Version) -> Result<String> {
+        if version.size > TARGET_LIMIT_BYTES {
+            return Err(Error::NameTooLong);
+        }
+        let body = self.store.get(&version.key, None, Some(&version.etag)).await?;
+        let chunks: Vec<_> = body.stream.try_collect().await?;
+        let target = String::from_utf8(chunks.concat()).map_err(|_| Error::NotUtf8)?;
+        if target.is_empty() || target.contains('\0') {
+            return Err(Error::Invalid);
+        }
+        if let Some(Node::Symlink(link)) = self.names.lock().get_mut(ino).map(|inode| &mut inode.node) {
+            link.target = Some(target.clone());
+        }
+        Ok(target)
+    }
+
+    /// A link that stays in the mount may be followed by anybody; one that leaves it only where this host made it, since
+    /// whoever can write to the bucket could else make a web server read any file.
+    fn may_follow(&self, key: &Key, target: &str) -> Result<bool> {
+        Ok(self.config.unsafe_symlinks
+            || stays_inside(key, target)
+            || self.journal.symlink(key)?.is_some_and(|made_here| made_here == target))
+    }
+}
+
+/// Whether a relative target can't climb out of the mount. Every link on the way is judged by itself when it is read.
+fn stays_inside(key: &Key, target: &str) -> bool {
+    if target.starts_with('/') {
+        return false;
+    }
+    let mut depth = key.as_str().matches('/').count();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if depth == 0 => return false,
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_targets_that_cannot_climb_out_stay_inside() {
+        for (key, target, inside) in [
+            ("a", "b", true),
+            ("a", "../b", false),
+            ("d/a", "../b", true),
+            ("d/a", "../../b", false),
+            ("d/a", "x/../../b", true),
+            ("d/a", "x/../../../b", false),
+            ("d/a", "/etc/passwd", false),
+            ("d/a", "./b//c", true),
+        ] {
+            assert_eq!(stays_inside(&Key::from(key), target), inside, "{key} -> {target}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The words between the file system and its edge: attributes, entries, options.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// An inode number; the root is 1; never reused while mounted.
+pub use crate::namespace::Ino;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Directory,
+    Symlink,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Attr {
+    pub ino: Ino,
+    pub kind: Kind,
+    /// Permission bits with setuid, setgid and sticky; no type.
+    pub mode: u32,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// In bytes.
+    pub size: u64,
+    pub atime: SystemTime,
+    pub mtime: SystemTime,
+    pub ctime: SystemTime,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    pub pid: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub attr: Attr,
+    /// How long the kernel may keep the name and the attributes.
+    pub ttl: Duration,
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Copy, Debug)]
+pub enum Lookup {
+    Found(Entry),
+    /// The kernel may keep the absence so long (zero: don't).
+    Missing(Duration),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    Now,
+    To(SystemTime),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<SetTime>,
+    pub mtime: Option<SetTime>,
+    /// The open handle, where the change came through one.
+    pub handle: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    pub handle: u64,
+    /// The kernel's cached pages of this inode are still right.
+    pub keep_cache: bool,
+    /// Opened read-only: close() has nothing to say.
+    pub no_flush: bool,
+}
+
+/// One entry of a directory, in the order of its cookies.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    pub name: OsString,
+    pub ino: Ino,
+    pub kind: Kind,
+    /// The cookie of the *next* entry.
+    pub next: u64,
+    /// For readdirplus; None for `.`, `..` and where the attributes are not known. The edge calls `remember` for each one that it sends.
+    pub entry: Option<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct StatFs {
+    pub block_size: u32,
+    pub blocks: u64,
+    pub blocks_free: u64,
+    pub blocks_available: u64,
+    pub files: u64,
+    pub files_free: u64,
+    pub name_max: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RenameFlags {
+    pub no_replace: bool,
+    pub exchange: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whence {
+    Data,
+    Hole,
+}
+
+/// What the kernel has to forget. Sent to the edge's notifier thread; may be called while locks are held, must not block.
+pub trait Invalidate: Send + Sync + 'static {
+    /// Attributes and cached pages.
+    fn inode(&self, ino: Ino);
+    fn entry(&self, parent: Ino, name: &OsStr);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteMode {
+    Back,
+    Through,
+}
+
+#[derive(Clone, Debug)]
+pub struct FsConfig {
+    pub write_mode: WriteMode,
+    pub ttl: Duration,
+    pub negative_ttl: Duration,
+    /// This mount alone writes the prefix.
+    pub exclusive: bool,
+    pub read_only: bool,
+    /// Length of the mount's own prefix, which counts towards a key's 1,024 bytes.
+    pub prefix_bytes: usize,
+    /// Owner and modes of what carries no metadata.
+    pub uid: u32,
+    pub gid: u32,
+    pub umask: u32,
+    pub posix_metadata: bool,
+    pub unsafe_symlinks: bool,
+    /// Longest time an operation waits for the bucket.
+    pub timeout: Duration,
+    /// For `user.mediafs.url`.
+    pub public_url_base: Option<String>,
+}
+
+/// The JSON that `user.mediafs.status` on the root carries; the daemon installs it.
+pub type StatusSource = Arc<dyn Fn() -> String + Send + Sync>;

@@ -1,0 +1,104 @@
+//! Extended attributes: what mediafs tells of a file, and the media headers of its object.
+
+use std::ffi::{OsStr, OsString};
+use std::time::Duration;
+
+use super::Fs;
+use crate::error::{Error, Result};
+use crate::namespace::{Ino, Node, ROOT};
+use crate::types::Key;
+
+const ETAG: &str = "user.mediafs.etag";
+const STATE: &str = "user.mediafs.state";
+const URL: &str = "user.mediafs.url";
+const STATUS: &str = "user.mediafs.status";
+
+/// How long a presigned URL from an attribute works: long enough for a page to be loaded, too short to be kept.
+const URL_VALID: Duration = Duration::from_secs(3600);
+
+impl Fs {
+    pub async fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        let name = name.to_str().ok_or(Error::NoAttribute)?;
+        match name {
+            STATUS if ino == ROOT => Ok(self.status.get().ok_or(Error::NoAttribute)?().into_bytes()),
+            STATE => self.state(ino).map(|state| state.as_bytes().to_vec()),
+            ETAG => {
+                let names = self.names.lock();
+                let version = names.get(ino).and_then(|inode| inode.version()).ok_or(Error::NoAttribute)?;
+                Ok(version.etag.as_str().as_bytes().to_vec())
+            }
+            URL => self.url(ino).await.map(String::into_bytes),
+            _ => Err(Error::NoAttribute),
+        }
+    }
+
+    /// `clean`, `dirty`, `uploading` or `failed`.
+    fn state(&self, ino: Ino) -> Result<&'static str> {
+        let names = self.names.lock();
+        let inode = names.get(ino).ok_or(Error::NotFound)?;
+        if !matches!(inode.node, Node::File(_)) {
+            return Err(Error::NoAttribute);
+        }
+        let Some(key) = names.key(ino) else { return Ok("clean") };
+        Ok(self.writer.state(&key))
+    }
+
+    /// Public where the mount knows the public address of its bucket, else presigned for an hour.
+    async fn url(&self, ino: Ino) -> Result<String> {
+        let key = self.file_key(ino)?;
+        match &self.config.public_url_base {
+            Some(base) => Ok(public_url(base, &key)),
+            None => Ok(self.store.presign_get(&key, URL_VALID).await?),
+        }
+    }
+
+    fn file_key(&self, ino: Ino) -> Result<Key> {
+        let names = self.names.lock();
+        let is_file = names.get(ino).is_some_and(|inode| matches!(inode.node, Node::File(_)));
+        names.key(ino).filter(|_| is_file).ok_or(Error::NoAttribute)
+    }
+
+    pub async fn listxattr(&self, ino: Ino) -> Result<Vec<OsString>> {
+        let names = self.names.lock();
+        let inode = names.get(ino).ok_or(Error::NotFound)?;
+        let shown: &[&str] = match inode.node {
+            Node::Directory(_) if ino == ROOT => &[STATUS],
+            Node::File(_) if inode.version().is_some() => &[STATE, ETAG, URL],
+            Node::File(_) => &[STATE, URL],
+            _ => &[],
+        };
+        Ok(shown.iter().map(OsString::from).collect())
+    }
+
+    /// Attributes of mediafs are read only; programs that copy any others take "not supported" for an answer.
+    pub async fn setxattr(&self, _ino: Ino, name: &OsStr, _value: &[u8], _flags: i32) -> Result<()> {
+        self.writable()?;
+        Err(if is_own(name) { Error::NotPermitted } else { Error::Unsupported })
+    }
+
+    pub async fn removexattr(&self, _ino: Ino, name: &OsStr) -> Result<()> {
+        self.writable()?;
+        Err(if is_own(name) { Error::NotPermitted } else { Error::NoAttribute })
+    }
+}
+
+fn is_own(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"user.mediafs.")
+}
+
+/// The object's address below a public base, percent-encoded but for the slashes.
+fn public_url(base: &str, key: &Key) -> String {
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    format!("{}/{}", base.trim_end_matches('/'), utf8_percent_encode(key.as_str(), KEPT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_url_encodes_all_but_slashes() {
+        assert_eq!(public_url("https://cdn.example.com/", &Key::from("a b/ü+%.jpg")), "https://cdn.example.com/a%20b/%C3%BC%2B%25.jpg");
+    }
+}

@@ -1,0 +1,189 @@
+//! One inode: what it is, where it hangs, and which version of which object is behind it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::cache::LocalFile;
+use crate::types::{ObjectHeaders, Version};
+
+pub type Ino = u64;
+pub const ROOT: Ino = 1;
+
+/// When the bucket says that a version was written. An upload's answer doesn't tell, so that ours is only about known
+/// until a HEAD or a listing shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modified {
+    At(SystemTime),
+    About(SystemTime),
+}
+
+/// How far the store's clock may be from ours for a version of ours to be recognised.
+const CLOCK_SLACK: Duration = Duration::from_secs(120);
+
+impl Modified {
+    pub fn time(self) -> SystemTime {
+        match self {
+            Self::At(time) | Self::About(time) => time,
+        }
+    }
+
+    /// True where an object that the bucket dates `listed` can be the one that we know.
+    pub fn matches(self, listed: SystemTime) -> bool {
+        match self {
+            Self::At(time) => time == listed,
+            Self::About(time) => {
+                let apart = time.duration_since(listed).unwrap_or_else(|error| error.duration());
+                apart <= CLOCK_SLACK
+            }
+        }
+    }
+}
+
+pub struct Inode {
+    pub ino: Ino,
+    /// The directory and the name it hangs under; None for the root and for what is unlinked.
+    pub place: Option<(Ino, Arc<str>)>,
+    /// What the kernel holds.
+    pub lookups: u64,
+    /// Open handles.
+    pub opens: u32,
+    /// Permission bits without the type.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub atime: SystemTime,
+    pub mtime: SystemTime,
+    pub ctime: SystemTime,
+    /// Mode, owner and times are those of the object's metadata, not only the defaults.
+    pub known: bool,
+    /// When the bucket last confirmed it; None: never.
+    pub checked: Option<Instant>,
+    pub node: Node,
+}
+
+pub enum Node {
+    File(File),
+    Directory(Directory),
+    Symlink(Symlink),
+}
+
+#[derive(Default)]
+pub struct File {
+    /// The version in the bucket that this inode shows or builds on.
+    pub version: Option<Version>,
+    pub modified: Option<Modified>,
+    /// Of `version`; meaningful when the inode's attributes are known.
+    pub headers: ObjectHeaders,
+    pub local: Option<Arc<LocalFile>>,
+    /// The kernel may hold pages of an older version.
+    pub pages_stale: bool,
+}
+
+#[derive(Default)]
+pub struct Directory {
+    pub children: BTreeMap<Arc<str>, Child>,
+    /// When a complete listing was begun; None: there is none.
+    pub listed: Option<Instant>,
+    /// Its names were all known at some time: while the bucket can't be asked, that holds.
+    pub complete: bool,
+    /// Whether the marker object `dir/` is in the bucket; None: not known.
+    pub marker: Option<bool>,
+    pub headers: ObjectHeaders,
+    /// The name found missing last, and when that answer came.
+    pub last_missing: Option<(Arc<str>, Instant)>,
+    /// Recent lookups of names not known before: above zero they mostly hit, below they mostly missed.
+    pub luck: i8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Child {
+    Inode(Ino),
+    /// The bucket had no such name then: when it was asked.
+    Missing(Instant),
+}
+
+#[derive(Default)]
+pub struct Symlink {
+    pub version: Option<Version>,
+    pub modified: Option<Modified>,
+    pub headers: ObjectHeaders,
+    /// None: the body of the object has to be read.
+    pub target: Option<String>,
+}
+
+impl Inode {
+    pub fn directory(&self) -> Option<&Directory> {
+        match &self.node {
+            Node::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    pub fn file(&self) -> Option<&File> {
+        match &self.node {
+            Node::File(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    pub fn is_directory(&self) -> bool {
+        matches!(self.node, Node::Directory(_))
+    }
+
+    /// The version in the bucket behind a file or a symlink.
+    pub fn version(&self) -> Option<&Version> {
+        match &self.node {
+            Node::File(file) => file.version.as_ref(),
+            Node::Symlink(link) => link.version.as_ref(),
+            Node::Directory(_) => None,
+        }
+    }
+
+    pub fn modified(&self) -> Option<Modified> {
+        match &self.node {
+            Node::File(file) => file.modified,
+            Node::Symlink(link) => link.modified,
+            Node::Directory(_) => None,
+        }
+    }
+
+    pub fn set_version(&mut self, new: Version, modified: Modified) {
+        match &mut self.node {
+            Node::File(file) => (file.version, file.modified) = (Some(new), Some(modified)),
+            Node::Symlink(link) => (link.version, link.modified) = (Some(new), Some(modified)),
+            Node::Directory(_) => {}
+        }
+    }
+
+    pub fn headers(&self) -> &ObjectHeaders {
+        match &self.node {
+            Node::File(file) => &file.headers,
+            Node::Symlink(link) => &link.headers,
+            Node::Directory(directory) => &directory.headers,
+        }
+    }
+
+    pub fn headers_mut(&mut self) -> &mut ObjectHeaders {
+        match &mut self.node {
+            Node::File(file) => &mut file.headers,
+            Node::Symlink(link) => &mut link.headers,
+            Node::Directory(directory) => &mut directory.headers,
+        }
+    }
+
+    /// In bytes, as stat shows it.
+    pub fn size(&self) -> u64 {
+        match &self.node {
+            Node::File(file) => match (&file.local, &file.version) {
+                (Some(local), _) => local.size(),
+                (None, Some(version)) => version.size,
+                (None, None) => 0,
+            },
+            Node::Symlink(link) => link.target.as_ref().map_or_else(|| link.version.as_ref().map_or(0, |v| v.size), |t| t.len() as u64),
+            Node::Directory(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The tree's invariants, and what answers of the bucket do to it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::*;
+use crate::types::{ETag, Key, ObjectHeaders, Version};
+
+const OWNER: Owner = Owner { uid: 33, gid: 33, file_mode: 0o644, directory_mode: 0o755 };
+
+fn time(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn namespace() -> Namespace {
+    Namespace::new(OWNER, time(0))
+}
+
+fn object(key: &str, etag: &str, size: u64, modified: u64) -> Seen {
+    let version = Version { key: Key::from(key), etag: ETag::new(etag), size };
+    Seen::Object { version, modified: time(modified), headers: None }
+}
+
+fn with_metadata(seen: Seen, metadata: &[(&str, &str)]) -> Seen {
+    let Seen::Object { version, modified, .. } = seen else { return seen };
+    let metadata = metadata.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    Seen::Object { version, modified, headers: Some(ObjectHeaders { metadata, ..ObjectHeaders::default() }) }
+}
+
+fn absorb(names: &mut Namespace, directory: Ino, name: &str, seen: Seen) -> Absorbed {
+    names.absorb(directory, &Arc::from(name), seen, Instant::now(), time(0))
+}
+
+#[test]
+fn keys_follow_the_tree() {
+    let mut names = namespace();
+    let d = absorb(&mut names, ROOT, "d", Seen::Directory).ino;
+    let e = absorb(&mut names, d, "e", Seen::Directory).ino;
+    let f = absorb(&mut names, e, "f.jpg", object("d/e/f.jpg", "1", 3, 5)).ino;
+    assert_eq!(names.key(ROOT), Some(Key::root()));
+    assert_eq!(names.key(e), Some(Key::from("d/e/")));
+    assert_eq!(names.key(f), Some(Key::from("d/e/f.jpg")));
+    assert_eq!(names.find(&Key::from("d/e/f.jpg")), Some(f));
+    assert_eq!(names.find(&Key::from("d/e/")), Some(e));
+    assert_eq!(names.find(&Key::from("d/e")), None, "a directory's key ends in a slash");
+    assert!(names.is_within(f, d) && !names.is_within(d, e));
+    names.unlink(d, &Arc::from("e"));
+    assert_eq!(names.key(f), None, "what hangs below an unlinked directory has no key");
+}
+
+#[test]
+fn the_same_version_keeps_its_inode_and_attributes() {
+    let mut names = namespace();
+    let seen = with_metadata(object("a", "1", 3, 5), &[("mode", "33152"), ("mtime", "7.5")]);
+    let first = absorb(&mut names, ROOT, "a", seen);
+    let inode = names.get(first.ino).unwrap();
+    assert_eq!((inode.mode, inode.mtime, inode.known), (0o600, time(7) + Duration::from_millis(500), true));
+    let again = absorb(&mut names, ROOT, "a", object("a", "1", 3, 5));
+    assert_eq!((again.ino, again.changed, again.replaced), (first.ino, false, false));
+    assert!(names.get(first.ino).unwrap().known);
+    let rewritten = absorb(&mut names, ROOT, "a", object("a", "1", 3, 6));
+    assert!(!names.get(rewritten.ino).unwrap().known, "a new date on the same bytes is new metadata");
+    assert_eq!(rewritten.ino, first.ino);
+}
+
+#[test]
+fn a_new_version_takes_over_an_idle_inode_and_spares_an_open_one() {
+    let mut names = namespace();
+    let ino = absorb(&mut names, ROOT, "a", object("a", "1", 3, 5)).ino;
+    let changed = absorb(&mut names, ROOT, "a", object("a", "2", 4, 6));
+    assert_eq!((changed.ino, changed.changed), (ino, true));
+    names.get_mut(ino).unwrap().opens = 1;
+    let replaced = absorb(&mut names, ROOT, "a", object("a", "3", 5, 7));
+    assert_ne!(replaced.ino, ino);
+    assert!(replaced.replaced);
+    assert_eq!(names.get(ino).unwrap().size(), 4, "the open inode stays on its version");
+    assert_eq!(names.key(ino), None);
+}
+
+#[test]
+fn our_own_upload_is_recognised_when_the_bucket_dates_it() {
+    let mut names = namespace();
+    let ino = absorb(&mut names, ROOT, "a", with_metadata(object("a", "1", 3, 1000), &[("mode", "33152")])).ino;
+    let ours = Version { key: Key::from("a"), etag: ETag::new("2"), size: 9 };
+    names.get_mut(ino).unwrap().set_version(ours, Modified::About(time(1000)));
+    let listed = absorb(&mut names, ROOT, "a", object("a", "2", 9, 1001));
+    assert!(!listed.changed);
+    let inode = names.get(ino).unwrap();
+    assert_eq!((inode.known, inode.modified()), (true, Some(Modified::At(time(1001)))));
+}
+
+#[test]
+fn kinds_that_differ_get_another_inode() {
+    let mut names = namespace();
+    let file = absorb(&mut names, ROOT, "a", object("a", "1", 3, 5)).ino;
+    let directory = absorb(&mut names, ROOT, "a", Seen::Directory);
+    assert!(directory.ino != file && directory.replaced);
+    assert!(names.get(file).is_none(), "nobody used it");
+    let link = with_metadata(object("a", "1", 3, 5), &[("mode", "41471")]);
+    let link = absorb(&mut names, ROOT, "a", link).ino;
+    assert!(matches!(names.get(link).unwrap().node, Node::Symlink(_)));
+}
+
+#[test]
+fn a_listing_removes_what_it_lacks_but_not_what_changed_meanwhile() {
+    let mut names = namespace();
+    for name in ["gone", "stays", "wanted", "new"] {
+        absorb(&mut names, ROOT, name, object(name, "1", 1, 1));
+    }
+    let wanted = names.child(ROOT, "wanted").unwrap();
+    let watch = names.watch(ROOT);
+    names.touch(ROOT, &Arc::from("new"));
+    let listed: HashSet<Arc<str>> = [Arc::from("stays")].into();
+    let vanished = names.absorb_listing(ROOT, &listed, watch, Instant::now(), |inode| inode.ino == wanted);
+    assert_eq!(vanished.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["gone"]);
+    let left: Vec<&str> = names.directory(ROOT).unwrap().children.keys().map(|name| &**name).collect();
+    assert_eq!(left, ["new", "stays", "wanted"]);
+    assert!(names.directory(ROOT).unwrap().listed.is_some());
+}
+
+#[test]
+fn an_inode_lives_as_long_as_anybody_uses_it() {
+    let mut names = namespace();
+    let ino = absorb(&mut names, ROOT, "a", object("a", "1", 3, 5)).ino;
+    let inode = names.get_mut(ino).unwrap();
+    (inode.lookups, inode.opens) = (2, 1);
+    names.unlink(ROOT, &Arc::from("a"));
+    names.forget(ino, 2);
+    assert_eq!(names.links(ino), 0);
+    names.get_mut(ino).unwrap().opens = 0;
+    assert!(names.remove_if_unused(ino));
+    assert!(names.get(ino).is_none());
+}
+
+#[test]
+fn shrinking_spares_what_is_used_or_wanted() {
+    let mut names = namespace();
+    for at in 0..100 {
+        absorb(&mut names, ROOT, &at.to_string(), object("x", "1", 1, 1));
+    }
+    let (used, wanted) = (names.child(ROOT, "7").unwrap(), names.child(ROOT, "8").unwrap());
+    names.get_mut(used).unwrap().lookups = 1;
+    names.shrink(10, |inode| inode.ino == wanted);
+    assert!(names.len() <= 13, "{}", names.len());
+    assert!(names.get(used).is_some() && names.get(wanted).is_some());
+    assert_eq!(names.directory(ROOT).unwrap().listed, None);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    File(u8, u8),
+    Directory(u8, u8),
+    Unlink(u8, u8),
+    Move(u8, u8, u8, u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let small = 0..4u8;
+    prop_oneof![
+        (small.clone(), small.clone()).prop_map(|(d, n)| Step::File(d, n)),
+        (small.clone(), small.clone()).prop_map(|(d, n)| Step::Directory(d, n)),
+        (small.clone(), small.clone()).prop_map(|(d, n)| Step::Unlink(d, n)),
+        (small.clone(), small.clone(), small.clone(), small).prop_map(|(d, n, e, m)| Step::Move(d, n, e, m)),
+    ]
+}
+
+proptest! {
+    /// Whatever happens, each linked inode hangs under exactly the one name that it thinks it has.
+    #[test]
+    fn every_linked_inode_has_one_place(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut names = namespace();
+        let mut directories = vec![ROOT];
+        for step in steps {
+            let pick = |at: u8| directories[at as usize % directories.len()];
+            match step {
+                Step::File(d, n) => {
+                    let (directory, name) = (pick(d), n.to_string());
+                    absorb(&mut names, directory, &name, object(&name, "1", 1, 1));
+                }
+                Step::Directory(d, n) => {
+                    let ino = absorb(&mut names, pick(d), &n.to_string(), Seen::Directory).ino;
+                    directories.push(ino);
+                }
+                Step::Unlink(d, n) => {
+                    if let Some(ino) = names.unlink(pick(d), &Arc::from(n.to_string())) {
+                        names.remove_if_unused(ino);
+                    }
+                }
+                Step::Move(d, n, e, m) => {
+                    let (from, to) = (pick(d), pick(e));
+                    if let Some(ino) = names.child(from, &n.to_string()).filter(|ino| !names.is_within(to, *ino)) {
+                        names.unlink(from, &Arc::from(n.to_string()));
+                        if let Some(old) = names.link(to, &Arc::from(m.to_string()), ino) {
+                            names.remove_if_unused(old);
+                        }
+                    }
+                }
+            }
+            directories.retain(|ino| *ino == ROOT || names.key(*ino).is_some());
+            for (key, ino) in names.below(ROOT) {
+                prop_assert_eq!(names.key(ino), Some(key.clone()));
+                prop_assert_eq!(names.find(&key), Some(ino));
+            }
+            prop_assert_eq!(names.below(ROOT).len() + 1, names.len(), "an inode nobody can reach is left over");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The tree of inodes and the operations that keep it consistent.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::inode::{Child, Directory, Ino, Inode, Node, ROOT};
+use super::watch::{WatchId, Watches};
+use crate::types::Key;
+
+/// Owner and modes of what carries no metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits.
+    pub file_mode: u32,
+    pub directory_mode: u32,
+}
+
+pub struct Namespace {
+    inodes: HashMap<Ino, Inode>,
+    next: Ino,
+    owner: Owner,
+    watches: Watches,
+}
+
+impl Namespace {
+    pub fn new(owner: Owner, now: SystemTime) -> Self {
+        let mut this = Self { inodes: HashMap::new(), next: ROOT, owner, watches: Watches::default() };
+        let root = this.insert(Node::Directory(Directory::default()), now);
+        let root = this.inodes.get_mut(&root).expect("just inserted");
+        root.known = true;
+        root.lookups = 1;
+        this
+    }
+
+    pub fn len(&self) -> usize {
+        self.inodes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.inodes.is_empty()
+    }
+
+    pub fn get(&self, ino: Ino) -> Option<&Inode> {
+        self.inodes.get(&ino)
+    }
+
+    pub fn get_mut(&mut self, ino: Ino) -> Option<&mut Inode> {
+        self.inodes.get_mut(&ino)
+    }
+
+    pub fn directory(&self, ino: Ino) -> Option<&Directory> {
+        self.get(ino).and_then(Inode::directory)
+    }
+
+    pub fn directory_mut(&mut self, ino: Ino) -> Option<&mut Directory> {
+        match self.get_mut(ino).map(|inode| &mut inode.node) {
+            Some(Node::Directory(directory)) => Some(directory),
+            _ => None,
+        }
+    }
+
+    /// A new inode that hangs nowhere yet, with the mount's defaults.
+    pub fn insert(&mut self, node: Node, now: SystemTime) -> Ino {
+        let ino = self.next;
+        self.next += 1;
+        let mode = match node {
+            Node::File(_) => self.owner.file_mode,
+            Node::Directory(_) => self.owner.directory_mode,
+            Node::Symlink(_) => 0o777,
+        };
+        let inode = Inode {
+            ino,
+            place: None,
+            lookups: 0,
+            opens: 0,
+            mode,
+            uid: self.owner.uid,
+            gid: self.owner.gid,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            known: false,
+            checked: None,
+            node,
+        };
+        self.inodes.insert(ino, inode);
+        ino
+    }
+
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// The key of a linked inode: with a trailing slash for a directory, empty for the root. None: unlinked.
+    pub fn key(&self, ino: Ino) -> Option<Key> {
+        let mut names = Vec::new();
+        let mut at = self.get(ino)?;
+        let tail = if at.is_directory() && ino != ROOT { "/" } else { "" };
+        while let Some((parent, name)) = &at.place {
+            names.push(Arc::clone(name));
+            at = self.get(*parent)?;
+        }
+        if at.ino != ROOT {
+            return None;
+        }
+        let mut text = String::with_capacity(names.iter().map(|name| name.len() + 1).sum::<usize>() + 1);
+        for (index, name) in names.iter().rev().enumerate() {
+            if index > 0 {
+                text.push('/');
+            }
+            text.push_str(name);
+        }
+        text.push_str(tail);
+        Some(Key::new(text))
+    }
+
+    /// The inode at `key` (a directory's with its slash), as far as it is in memory.
+    pub fn find(&self, key: &Key) -> Option<Ino> {
+        let mut at = ROOT;
+        for name in key.as_str().split('/').filter(|name| !name.is_empty()) {
+            at = self.child(at, name)?;
+        }
+        (self.get(at)?.is_directory() == (key.is_marker() || key.is_root())).then_some(at)
+    }
+
+    pub fn child(&self, directory: Ino, name: &str) -> Option<Ino> {
+        match self.directory(directory)?.children.get(name)? {
+            Child::Inode(ino) => Some(*ino),
+            Child::Missing(_) => None,
+        }
+    }
+
+    /// Hangs `ino` under `name`; whatever hung there is unlinked and returned.
+    pub fn link(&mut self, directory: Ino, name: &Arc<str>, ino: Ino) -> Option<Ino> {
+        debug_assert!(self.get(ino).is_some_and(|inode| inode.place.is_none()));
+        let old = self.unlink(directory, name);
+        self.directory_mut(directory)?.children.insert(Arc::clone(name), Child::Inode(ino));
+        if let Some(inode) = self.get_mut(ino) {
+            inode.place = Some((directory, Arc::clone(name)));
+        }
+        old
+    }
+
+    /// Takes what hangs under `name` off the tree; it lives on while it is open or the kernel knows it.
+    pub fn unlink(&mut self, directory: Ino, name: &Arc<str>) -> Option<Ino> {
+        match self.directory_mut(directory)?.children.remove(name)? {
+            Child::Inode(ino) => {
+                if let Some(inode) = self.get_mut(ino) {
+                    inode.place = None;
+                }
+                Some(ino)
+            }
+            Child::Missing(_) => None,
+        }
+    }
+
+    /// Remembers that the bucket has no such name.
+    pub fn set_missing(&mut self, directory: Ino, name: &Arc<str>, checked: Instant) -> Option<Ino> {
+        let old = self.unlink(directory, name);
+        if let Some(directory) = self.directory_mut(directory) {
+            directory.children.insert(Arc::clone(name), Child::Missing(checked));
+        }
+        old
+    }
+
+    /// Removes an inode that nothing refers to any more. A directory goes with what is below it.
+    pub fn remove_if_unused(&mut self, ino: Ino) -> bool {
+        let unused = ino != ROOT && self.get(ino).is_some_and(|i| i.place.is_none() && i.lookups == 0 && i.opens == 0);
+        if unused && let Some(inode) = self.inodes.remove(&ino) {
+            if let Node::Directory(directory) = inode.node {
+                for child in directory.children.into_values() {
+                    if let Child::Inode(child) = child {
+                        if let Some(inode) = self.get_mut(child) {
+                            inode.place = None;
+                        }
+                        self.remove_if_unused(child);
+                    }
+                }
+            }
+        }
+        unused
+    }
+
+    pub fn forget(&mut self, ino: Ino, lookups: u64) {
+        if let Some(inode) = self.get_mut(ino) {
+            inode.lookups = inode.lookups.saturating_sub(lookups);
+        }
+        self.remove_if_unused(ino);
+    }
+
+    /// Every inode below `ino`, each with its key; a directory comes before its children.
+    pub fn below(&self, ino: Ino) -> Vec<(Key, Ino)> {
+        let mut found = Vec::new();
+        let mut stack: Vec<(Key, Ino)> = self.key(ino).map(|key| (key, ino)).into_iter().collect();
+        while let Some((key, directory)) = stack.pop() {
+            for (name, child) in self.directory(directory).into_iter().flat_map(|d| &d.children) {
+                if let Child::Inode(child) = child {
+                    let inside = self.get(*child).is_some_and(Inode::is_directory);
+                    let child_key = if inside { key.child(&format!("{name}/")) } else { key.child(name) };
+                    found.push((child_key.clone(), *child));
+                    if inside {
+                        stack.push((child_key, *child));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// True where `ino` is `ancestor` or hangs below it.
+    pub fn is_within(&self, mut ino: Ino, ancestor: Ino) -> bool {
+        loop {
+            if ino == ancestor {
+                return true;
+            }
+            match self.get(ino).and_then(|inode| inode.place.as_ref()) {
+                Some((parent, _)) => ino = *parent,
+                None => return false,
+            }
+        }
+    }
+
+    /// Number of hard links as stat shows it: a directory's subdirectories count, an unlinked inode has none.
+    pub fn links(&self, ino: Ino) -> u32 {
+        match self.get(ino) {
+            Some(inode) if inode.place.is_none() && ino != ROOT => 0,
+            Some(inode) if inode.is_directory() => 2,
+            _ => 1,
+        }
+    }
+
+    /// A question about names in `directory` begins.
+    pub fn watch(&mut self, directory: Ino) -> WatchId {
+        self.watches.begin(directory)
+    }
+
+    pub fn unwatch(&mut self, id: WatchId) {
+        self.watches.end(id);
+    }
+
+    /// True where `name` changed locally since the question began: what its answer says of it is old.
+    pub fn is_touched(&self, id: WatchId, name: &str) -> bool {
+        self.watches.touched(id, name)
+    }
+
+    /// The name changed here or by our own upload: answers under way know nothing of it.
+    pub fn touch(&mut self, directory: Ino, name: &Arc<str>) {
+        self.watches.touch(directory, name);
+    }
+
+    /// Forgets clean inodes that nobody uses, deepest first, so that memory stays bounded. `keep` says what must stay.
+    pub fn shrink(&mut self, target: usize, keep: impl Fn(&Inode) -> bool) {
+        if self.inodes.len() <= target {
+            return;
+        }
+        let mut gone: Vec<Ino> = Vec::new();
+        for inode in self.inodes.values() {
+            let busy = inode.lookups > 0 || inode.opens > 0 || inode.is_directory() || keep(inode);
+            if !busy && inode.place.is_some() {
+                gone.push(inode.ino);
+            }
+            if self.inodes.len() - gone.len() <= target {
+                break;
+            }
+        }
+        for ino in gone {
+            if let Some((parent, name)) = self.get(ino).and_then(|inode| inode.place.clone()) {
+                self.unlink(parent, &name);
+                if let Some(directory) = self.directory_mut(parent) {
+                    (directory.listed, directory.complete) = (None, false);
+                }
+            }
+            self.remove_if_unused(ino);
+        }
+    }
+}

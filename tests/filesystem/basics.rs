@@ -1,0 +1,230 @@
+//! Files and directories as one host's programs see them, and what the bucket then holds.
+
+use mediafs::error::Error;
+use mediafs::fs::{SetAttr, SetTime};
+
+use crate::world::{Bucket, ME, ROOT};
+
+#[tokio::test(start_paused = true)]
+async fn what_is_saved_is_read_and_reaches_the_bucket() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("a").await.unwrap();
+    mount.save("a/b.jpg", b"\xff\xd8\xff photo").await.unwrap();
+    assert_eq!(mount.read("a/b.jpg").await.unwrap(), b"\xff\xd8\xff photo");
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["a/", "a/b.jpg"]);
+    let (bytes, info) = bucket.memory.object(&"a/b.jpg".into()).unwrap();
+    assert_eq!(&bytes[..], b"\xff\xd8\xff photo");
+    assert_eq!(info.headers.content_type.as_deref(), Some("image/jpeg"));
+    assert_eq!(info.headers.metadata.keys().collect::<Vec<_>>(), ["mtime"], "defaults are not written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_mount_with_an_empty_cache_sees_the_same() {
+    let bucket = Bucket::new();
+    let first = bucket.mount();
+    first.mkdir("d").await.unwrap();
+    first.save("d/f", b"bytes").await.unwrap();
+    first.chmod("d/f", 0o600).await.unwrap();
+    first.chmod("d", 0o700).await.unwrap();
+    first.settle().await;
+    let was = first.stat("d/f").await.unwrap();
+    let second = bucket.mount();
+    assert_eq!(second.read("d/f").await.unwrap(), b"bytes");
+    let is = second.stat("d/f").await.unwrap();
+    assert_eq!((is.mode, is.uid, is.gid, is.size, is.mtime), (0o600, ME.uid, ME.gid, 5, was.mtime));
+    assert_eq!(second.stat("d").await.unwrap().mode, 0o700);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_change_in_the_middle_at_the_end_and_by_truncation() {
+    let bucket = Bucket::new();
+    bucket.put("f", b"0123456789").await;
+    let mount = bucket.mount();
+    let handle = mount.open("f", libc::O_RDWR).await.unwrap();
+    mount.write(handle, 3, b"xy").await.unwrap();
+    mount.write(handle, 12, b"z").await.unwrap();
+    mount.close(handle).await.unwrap();
+    assert_eq!(mount.read("f").await.unwrap(), b"012xy56789\0\0z");
+    mount.settle().await;
+    assert_eq!(bucket.get("f").unwrap(), b"012xy56789\0\0z");
+    let ino = mount.stat("f").await.unwrap().ino;
+    mount.fs.setattr(ino, SetAttr { size: Some(4), ..SetAttr::default() }, ME).await.unwrap();
+    mount.fs.setattr(ino, SetAttr { size: Some(6), ..SetAttr::default() }, ME).await.unwrap();
+    assert_eq!(mount.read("f").await.unwrap(), b"012x\0\0");
+    mount.settle().await;
+    assert_eq!(bucket.get("f").unwrap(), b"012x\0\0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unlinked_open_file_stays_readable_and_writable() {
+    let bucket = Bucket::new();
+    bucket.put("f", b"old bytes").await;
+    let mount = bucket.mount();
+    let handle = mount.open("f", libc::O_RDWR).await.unwrap();
+    mount.unlink("f").await.unwrap();
+    assert!(!mount.exists("f").await);
+    mount.save("f", b"new file").await.unwrap();
+    assert_eq!(mount.read_handle(handle, 0, 64).await.unwrap(), b"old bytes");
+    mount.write(handle, 4, b"BYTES").await.unwrap();
+    assert_eq!(mount.read_handle(handle, 0, 64).await.unwrap(), b"old BYTES");
+    mount.close(handle).await.unwrap();
+    assert_eq!(mount.read("f").await.unwrap(), b"new file");
+    mount.settle().await;
+    assert_eq!(bucket.get("f").unwrap(), b"new file");
+}
+
+#[tokio::test(start_paused = true)]
+async fn exclusive_creation_is_exact() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    let exclusive = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+    let handle = mount.open("f", exclusive).await.unwrap();
+    assert!(matches!(mount.open("f", exclusive).await, Err(Error::Exists)));
+    mount.close(handle).await.unwrap();
+    assert!(matches!(mount.open("f", exclusive).await, Err(Error::Exists)));
+    mount.unlink("f").await.unwrap();
+    let handle = mount.open("f", exclusive).await.unwrap();
+    mount.close(handle).await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.get("f").unwrap(), b"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_are_exact() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    mount.save("d/f", b"x").await.unwrap();
+    assert!(matches!(mount.mkdir("d").await, Err(Error::Exists)));
+    assert!(matches!(mount.mkdir("d/f").await, Err(Error::Exists)));
+    assert!(matches!(mount.rmdir("d").await, Err(Error::NotEmpty)));
+    assert!(matches!(mount.rmdir("d/f").await, Err(Error::NotDirectory)));
+    assert!(matches!(mount.unlink("d").await, Err(Error::IsDirectory)));
+    assert!(matches!(mount.unlink("d/none").await, Err(Error::NotFound)));
+    assert!(matches!(mount.stat("d/f/x").await, Err(Error::NotDirectory)));
+    assert!(matches!(mount.stat(&"n".repeat(256)).await, Err(Error::NameTooLong)));
+    let deep = "d/".to_owned() + &"n".repeat(255);
+    mount.save(&deep, b"").await.unwrap();
+    mount.unlink(&deep).await.unwrap();
+    mount.unlink("d/f").await.unwrap();
+    mount.rmdir("d").await.unwrap();
+    assert!(!mount.exists("d").await);
+    mount.settle().await;
+    assert!(bucket.keys().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_free_again_at_once_for_the_other_kind() {
+    let bucket = Bucket::new();
+    bucket.put("x/old", b"1").await;
+    let mount = bucket.mount();
+    mount.unlink("x/old").await.unwrap();
+    mount.rmdir("x").await.unwrap();
+    mount.save("x", b"a file now").await.unwrap();
+    assert_eq!(mount.read("x").await.unwrap(), b"a file now");
+    assert_eq!(mount.names("").await.unwrap(), ["x"]);
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["x"]);
+    mount.unlink("x").await.unwrap();
+    mount.mkdir("x").await.unwrap();
+    mount.save("x/new", b"2").await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["x/", "x/new"]);
+    assert_eq!(mount.names("x").await.unwrap(), ["new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_without_a_marker_outlives_its_last_child() {
+    let bucket = Bucket::new();
+    bucket.put("d/only", b"1").await;
+    bucket.put("e/one", b"1").await;
+    bucket.put("e/two", b"1").await;
+    let mount = bucket.mount();
+    mount.unlink("d/only").await.unwrap();
+    mount.unlink("e/one").await.unwrap();
+    assert!(mount.exists("d").await);
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["d/", "e/two"]);
+    assert!(bucket.mount().exists("d").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn listings_merge_what_is_wanted_with_what_is_there() {
+    let bucket = Bucket::new();
+    for key in ["a", "b", "d/x", "e/y", "a/hides-the-file"] {
+        bucket.put(key, b"1").await;
+    }
+    bucket.put("d//empty", b"1").await;
+    let mount = bucket.mount();
+    mount.save("c", b"new").await.unwrap();
+    mount.unlink("b").await.unwrap();
+    mount.unlink("e/y").await.unwrap();
+    mount.rmdir("e").await.unwrap();
+    assert_eq!(mount.names("").await.unwrap(), ["a", "c", "d"]);
+    assert_eq!(mount.names("d").await.unwrap(), ["x"]);
+    assert_eq!(mount.fs.hidden_keys(), 2, "the file behind the directory, and the key without a name");
+    assert!(mount.stat("a").await.unwrap().kind == mediafs::fs::Kind::Directory);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attributes_fold_into_the_upload_or_become_one_copy() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.save("f.bin", b"1").await.unwrap();
+    mount.chmod("f.bin", 0o644).await.unwrap();
+    mount.chmod("f.bin", 0o600).await.unwrap();
+    mount.settle().await;
+    assert_eq!(mount.counts.snapshot().get("CopyObject"), None);
+    let stamp = mediafs::clock::now() - std::time::Duration::from_secs(1_000_000);
+    let ino = mount.stat("f.bin").await.unwrap().ino;
+    for mode in [0o640, 0o644] {
+        let set = SetAttr { mode: Some(mode), mtime: Some(SetTime::To(stamp)), ..SetAttr::default() };
+        mount.fs.setattr(ino, set, ME).await.unwrap();
+    }
+    mount.settle().await;
+    assert_eq!(mount.counts.snapshot().get("CopyObject"), Some(&1));
+    let fresh = bucket.mount();
+    let attr = fresh.stat("f.bin").await.unwrap();
+    assert_eq!((attr.mode, attr.mtime), (0o644, stamp));
+    assert_eq!(fresh.read("f.bin").await.unwrap(), b"1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn symlinks_are_kept_and_followed_only_inside() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.fs.symlink(ROOT, "in".as_ref(), "d/f".as_ref(), ME).await.unwrap();
+    mount.fs.symlink(ROOT, "out".as_ref(), "/etc/passwd".as_ref(), ME).await.unwrap();
+    let ino = mount.stat("out").await.unwrap().ino;
+    assert_eq!(mount.fs.readlink(ino).await.unwrap(), b"/etc/passwd", "made on this host");
+    mount.settle().await;
+    assert_eq!(bucket.get("out").unwrap(), b"/etc/passwd");
+    let other = bucket.mount();
+    let ino = other.stat("in").await.unwrap().ino;
+    assert_eq!(other.fs.readlink(ino).await.unwrap(), b"d/f");
+    let ino = other.stat("out").await.unwrap().ino;
+    assert!(matches!(other.fs.readlink(ino).await, Err(Error::Denied)), "another host's link out of the mount");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_carries_on_with_what_was_not_sent() {
+    let bucket = Bucket::new();
+    bucket.put("old", b"old").await;
+    bucket.put("gone", b"gone").await;
+    let first = bucket.mount();
+    first.mkdir("d").await.unwrap();
+    first.save("d/f", b"unsent").await.unwrap();
+    first.rename("old", "moved").await.unwrap();
+    first.unlink("gone").await.unwrap();
+    let folder = std::sync::Arc::clone(&first.folder);
+    first.writer.stop();
+    let second = bucket.mount_in(folder, crate::world::Options::default());
+    assert_eq!(second.names("").await.unwrap(), ["d", "moved"]);
+    assert_eq!(second.read("d/f").await.unwrap(), b"unsent");
+    assert_eq!(second.read("moved").await.unwrap(), b"old");
+    assert!(!second.exists("gone").await && !second.exists("old").await);
+    second.settle().await;
+    assert_eq!(bucket.keys(), ["d/", "d/f", "moved"]);
+}

@@ -1,0 +1,139 @@
+//! What things cost, in requests: exact.
+
+use crate::world::{Bucket, requests};
+
+const EXCLUSIVE: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+
+#[tokio::test(start_paused = true)]
+async fn a_new_file_is_one_put_and_at_most_two_look_ups() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    assert!(!mount.exists("photo.jpg").await);
+    mount.save_with("photo.jpg", b"bytes", EXCLUSIVE).await.unwrap();
+    mount.chmod("photo.jpg", 0o644).await.unwrap();
+    mount.stat("photo.jpg").await.unwrap();
+    mount.settle().await;
+    assert_eq!(requests(&mount), [("HeadObject", 1), ("ListObjectsV2", 1), ("PutObject", 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_temporary_file_and_its_rename_are_one_put() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    mount.settle().await;
+    let before = mount.counts.snapshot().get("PutObject").copied().unwrap_or(0);
+    mount.save_with("d/.photo.tmp", b"bytes", EXCLUSIVE).await.unwrap();
+    mount.rename("d/.photo.tmp", "d/photo.jpg").await.unwrap();
+    mount.settle().await;
+    let after = mount.counts.snapshot();
+    assert_eq!(after["PutObject"] - before, 1);
+    assert!(!after.contains_key("CopyObject") && !after.contains_key("DeleteObject") && !after.contains_key("DeleteObjects"), "{after:?}");
+    assert_eq!(bucket.keys(), ["d/", "d/photo.jpg"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_rewrites_are_one_put_and_a_removed_new_file_none() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    for at in 0..10 {
+        mount.save("f.css", format!("version {at}").as_bytes()).await.unwrap();
+    }
+    mount.save_with("never.tmp", b"x", EXCLUSIVE).await.unwrap();
+    mount.unlink("never.tmp").await.unwrap();
+    mount.settle().await;
+    let counts: std::collections::BTreeMap<_, _> = requests(&mount).into_iter().collect();
+    assert_eq!(counts.get("PutObject"), Some(&1), "{counts:?}");
+    assert!(!counts.contains_key("DeleteObject") && !counts.contains_key("DeleteObjects"), "{counts:?}");
+    assert_eq!(bucket.get("f.css").unwrap(), b"version 9");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unlink_and_create_again_within_the_settling_time_is_one_put() {
+    let bucket = Bucket::new();
+    bucket.put("f.css", b"old").await;
+    let mount = bucket.mount();
+    for at in 0..3 {
+        mount.unlink("f.css").await.unwrap();
+        mount.save_with("f.css", format!("version {at}").as_bytes(), EXCLUSIVE).await.unwrap();
+    }
+    mount.settle().await;
+    let counts: std::collections::BTreeMap<_, _> = requests(&mount).into_iter().collect();
+    assert_eq!(counts.get("PutObject"), Some(&1), "{counts:?}");
+    assert!(!counts.contains_key("DeleteObject") && !counts.contains_key("DeleteObjects"), "{counts:?}");
+    assert_eq!(bucket.get("f.css").unwrap(), b"version 2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_small_file_is_one_head_and_one_get_and_then_nothing() {
+    let bucket = Bucket::new();
+    bucket.put("photo.jpg", &[7; 32 << 10]).await;
+    let mount = bucket.mount();
+    assert_eq!(mount.read("photo.jpg").await.unwrap().len(), 32 << 10);
+    assert_eq!(requests(&mount), [("GetObject", 1), ("HeadObject", 1)]);
+    mount.read("photo.jpg").await.unwrap();
+    mount.stat("photo.jpg").await.unwrap();
+    assert_eq!(requests(&mount), [("GetObject", 1), ("HeadObject", 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_ttl_one_head_confirms_what_is_cached() {
+    let bucket = Bucket::new();
+    bucket.put("photo.jpg", b"bytes").await;
+    let mount = bucket.mount();
+    mount.read("photo.jpg").await.unwrap();
+    tokio::time::advance(std::time::Duration::from_secs(11)).await;
+    mount.read("photo.jpg").await.unwrap();
+    assert_eq!(requests(&mount), [("GetObject", 1), ("HeadObject", 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_costs_a_list_for_a_thousand_and_no_head() {
+    let bucket = Bucket::new();
+    for at in 0..2500 {
+        bucket.put(&format!("d/{at:05}.jpg"), b"x").await;
+    }
+    let mount = bucket.mount();
+    let ino = mount.stat("d").await.unwrap().ino;
+    let before = mount.counts.snapshot();
+    assert_eq!(mount.names("d").await.unwrap().len(), 2500);
+    let after = mount.counts.snapshot();
+    assert_eq!(after["ListObjectsV2"] - before["ListObjectsV2"], 3);
+    assert_eq!(after.get("HeadObject"), before.get("HeadObject"));
+    let _ = ino;
+    mount.names("d").await.unwrap();
+    assert_eq!(mount.counts.snapshot(), after, "fresh for the TTL");
+    mount.stat("d/missing.jpg").await.unwrap_err();
+    assert_eq!(mount.counts.snapshot(), after, "a fresh listing answers for missing names too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_names_come_to_be_asked_in_one_round_trip() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    for at in 0..5 {
+        assert!(!mount.exists(&format!("no-{at}.jpg")).await);
+    }
+    assert_eq!(requests(&mount), [("HeadObject", 5), ("ListObjectsV2", 5)]);
+    assert!(!mount.exists("no-4.jpg").await);
+    assert_eq!(requests(&mount), [("HeadObject", 5), ("ListObjectsV2", 5)], "for the negative TTL");
+}
+
+#[tokio::test(start_paused = true)]
+async fn removing_a_tree_is_one_batch_and_its_listings() {
+    let bucket = Bucket::new();
+    for at in 0..300 {
+        bucket.put(&format!("d/{at:03}"), b"x").await;
+    }
+    let mount = bucket.mount();
+    for name in mount.names("d").await.unwrap() {
+        mount.unlink(&format!("d/{name}")).await.unwrap();
+    }
+    mount.rmdir("d").await.unwrap();
+    mount.settle().await;
+    assert!(bucket.keys().is_empty());
+    let counts: std::collections::BTreeMap<_, _> = requests(&mount).into_iter().collect();
+    assert_eq!(counts["DeleteObjects"], 1, "{counts:?}");
+    assert!(counts["ListObjectsV2"] <= 3, "{counts:?}");
+    assert!(!counts.contains_key("PutObject"), "{counts:?}");
+}

@@ -1,0 +1,8 @@
+//! The file system's semantics on the in-memory store, without FUSE.
+
+mod across;
+mod basics;
+mod costs;
+mod model;
+mod renames;
+mod world;

@@ -1,0 +1,166 @@
+//! rename(2) in all its forms: clean and dirty, files and directories, over what exists, exchanged.
+
+use mediafs::error::Error;
+use mediafs::fs::RenameFlags;
+
+use crate::world::{Bucket, World, requests};
+
+const EXCHANGE: RenameFlags = RenameFlags { no_replace: false, exchange: true };
+const NO_REPLACE: RenameFlags = RenameFlags { no_replace: true, exchange: false };
+
+#[tokio::test(start_paused = true)]
+async fn a_clean_file_is_copied_by_the_server() {
+    let bucket = Bucket::new();
+    bucket.put_with("a.txt", b"bytes", &[("owner", "theirs")]).await;
+    let mount = bucket.mount();
+    mount.rename("a.txt", "b.jpg").await.unwrap();
+    assert!(!mount.exists("a.txt").await);
+    assert_eq!(mount.read("b.jpg").await.unwrap(), b"bytes");
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["b.jpg"]);
+    let (_, info) = bucket.memory.object(&"b.jpg".into()).unwrap();
+    assert_eq!(info.headers.content_type.as_deref(), Some("image/jpeg"), "by the new name");
+    assert_eq!(info.headers.metadata.get("owner").map(String::as_str), Some("theirs"));
+    assert_eq!(mount.read("b.jpg").await.unwrap(), b"bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_an_existing_file_the_victim_stays_for_its_readers() {
+    let bucket = Bucket::new();
+    bucket.put("a", b"aaa").await;
+    bucket.put("b", b"bbb").await;
+    let mount = bucket.mount();
+    let victim = mount.open("b", libc::O_RDONLY).await.unwrap();
+    mount.rename("a", "b").await.unwrap();
+    assert_eq!(mount.read_handle(victim, 0, 9).await.unwrap(), b"bbb");
+    assert_eq!(mount.read("b").await.unwrap(), b"aaa");
+    mount.close(victim).await.unwrap();
+    mount.settle().await;
+    assert_eq!((bucket.keys(), bucket.get("b")), (vec!["b".to_owned()], Some(b"aaa".to_vec())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_dirty_file_is_renamed_and_written_on() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    let handle = mount.open("tmp", libc::O_RDWR | libc::O_CREAT | libc::O_EXCL).await.unwrap();
+    mount.write(handle, 0, b"one").await.unwrap();
+    mount.rename("tmp", "final").await.unwrap();
+    mount.write(handle, 3, b" two").await.unwrap();
+    mount.close(handle).await.unwrap();
+    assert!(matches!(mount.unlink("tmp").await, Err(Error::NotFound)));
+    mount.settle().await;
+    assert_eq!((bucket.keys(), bucket.get("final")), (vec!["final".to_owned()], Some(b"one two".to_vec())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn chains_and_reuse_of_names_before_anything_was_sent() {
+    let bucket = Bucket::new();
+    bucket.put("a", b"1").await;
+    bucket.put("b", b"2").await;
+    let mount = bucket.mount();
+    mount.rename("a", "t").await.unwrap();
+    mount.rename("b", "a").await.unwrap();
+    mount.rename("t", "b").await.unwrap();
+    mount.save("t", b"3").await.unwrap();
+    let seen = [mount.read("a").await.unwrap(), mount.read("b").await.unwrap(), mount.read("t").await.unwrap()];
+    assert_eq!(seen, [b"2", b"1", b"3"]);
+    mount.settle().await;
+    let held = ["a", "b", "t"].map(|key| bucket.get(key).unwrap());
+    assert_eq!(held, [b"2", b"1", b"3"]);
+    assert_eq!(bucket.keys(), ["a", "b", "t"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn exchange_and_no_replace_are_honoured() {
+    let bucket = Bucket::new();
+    bucket.put("a", b"1").await;
+    bucket.put("d/f", b"2").await;
+    let mount = bucket.mount();
+    assert!(matches!(mount.rename_with("a", "d", NO_REPLACE).await, Err(Error::Exists)));
+    assert!(matches!(mount.rename_with("a", "none", EXCHANGE).await, Err(Error::NotFound)));
+    mount.rename_with("a", "d", EXCHANGE).await.unwrap();
+    assert_eq!(mount.read("d").await.unwrap(), b"1");
+    assert_eq!(mount.read("a/f").await.unwrap(), b"2");
+    mount.settle().await;
+    assert_eq!(bucket.get("d").unwrap(), b"1");
+    assert_eq!(bucket.get("a/f").unwrap(), b"2");
+    assert_eq!(bucket.get("d/f"), None);
+    mount.rename_with("d", "new", NO_REPLACE).await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.get("new").unwrap(), b"1");
+}
+
+async fn tree(bucket: &Bucket) -> World {
+    for key in ["d/one", "d/sub/two", "d/sub/three", "d/empty/"] {
+        bucket.put(key, key.as_bytes()).await;
+    }
+    bucket.mount()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_moves_with_all_that_is_below() {
+    let bucket = Bucket::new();
+    let mount = tree(&bucket).await;
+    bucket.put("d//hidden", b"no path shows it").await;
+    mount.save("d/sub/new", b"unsent").await.unwrap();
+    mount.unlink("d/sub/three").await.unwrap();
+    let open = mount.open("d/one", libc::O_RDONLY).await.unwrap();
+    mount.rename("d", "e").await.unwrap();
+    assert!(!mount.exists("d").await);
+    assert_eq!(mount.names("e").await.unwrap(), ["empty", "one", "sub"]);
+    assert_eq!(mount.names("e/sub").await.unwrap(), ["new", "two"]);
+    assert_eq!(mount.read("e/sub/two").await.unwrap(), b"d/sub/two");
+    assert_eq!(mount.read_handle(open, 0, 99).await.unwrap(), b"d/one");
+    mount.close(open).await.unwrap();
+    mount.settle().await;
+    assert_eq!(
+        bucket.keys(),
+        ["e//hidden", "e/empty/", "e/one", "e/sub/new", "e/sub/two"]
+            .map(String::from)
+            .to_vec()
+            .into_iter()
+            .chain(markers(&bucket))
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(mount.read("e/sub/two").await.unwrap(), b"d/sub/two");
+    assert!(mount.names("").await.unwrap() == ["e"]);
+}
+
+/// Markers that a rename may add to directories that had none.
+fn markers(bucket: &Bucket) -> Vec<String> {
+    bucket.keys().into_iter().filter(|key| key.ends_with('/') && key.starts_with("e/")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_rename_costs_a_copy_each_and_batched_deletes() {
+    let bucket = Bucket::new();
+    for at in 0..300 {
+        bucket.put(&format!("d/{at:03}"), b"x").await;
+    }
+    let mount = bucket.mount();
+    mount.rename("d", "e").await.unwrap();
+    mount.settle().await;
+    let counts: std::collections::BTreeMap<_, _> = requests(&mount).into_iter().collect();
+    assert_eq!(counts["CopyObject"], 300, "{counts:?}");
+    assert!(counts["DeleteObjects"] <= 2, "{counts:?}");
+    assert!(counts["ListObjectsV2"] <= 4, "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn directories_are_refused_where_posix_refuses_them() {
+    let bucket = Bucket::new();
+    let mount = tree(&bucket).await;
+    mount.save("file", b"x").await.unwrap();
+    assert!(matches!(mount.rename("d", "d/sub/inside").await, Err(Error::Invalid)));
+    assert!(matches!(mount.rename("d", "file").await, Err(Error::NotDirectory)));
+    assert!(matches!(mount.rename("file", "d").await, Err(Error::IsDirectory)));
+    assert!(matches!(mount.rename("d/sub", "d/empty/x/y").await, Err(Error::NotFound)));
+    mount.mkdir("full").await.unwrap();
+    mount.save("full/f", b"x").await.unwrap();
+    assert!(matches!(mount.rename("d", "full").await, Err(Error::NotEmpty)));
+    mount.rename("full", "d/empty").await.unwrap();
+    assert_eq!(mount.read("d/empty/f").await.unwrap(), b"x");
+}

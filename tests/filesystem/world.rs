@@ -1,0 +1,284 @@
+//! A mount without FUSE: the file system on the in-memory store, a journal and a cache in a temporary folder, and
+//! tokio's paused clock.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mediafs::cache::{Cache, Limits};
+use mediafs::error::{Error, Result};
+use mediafs::fs::{Attr, Caller, Fs, FsConfig, Ino, Invalidate, Lookup, RenameFlags, SetAttr, WriteMode};
+use mediafs::journal::Journal;
+use mediafs::reader::{Reader, ReaderConfig};
+use mediafs::store::memory::MemoryStore;
+use mediafs::store::trace::{RequestCounts, TraceStore};
+use mediafs::store::{Body, Condition, ObjectStore, Store};
+use mediafs::types::{Key, ObjectHeaders};
+use mediafs::writer::{OnConflict, Writer, WriterConfig};
+
+pub const ROOT: Ino = 1;
+pub const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
+
+/// The bucket outlives its mounts.
+pub struct Bucket {
+    pub memory: Arc<MemoryStore>,
+}
+
+pub struct World {
+    pub fs: Arc<Fs>,
+    pub writer: Arc<Writer>,
+    pub counts: RequestCounts,
+    pub folder: Arc<tempfile::TempDir>,
+}
+
+struct NoKernel;
+
+impl Invalidate for NoKernel {
+    fn inode(&self, _: Ino) {}
+    fn entry(&self, _: Ino, _: &OsStr) {}
+}
+
+/// What differs from one test's mount to another's.
+#[derive(Clone)]
+pub struct Options {
+    pub write_mode: WriteMode,
+    pub on_conflict: OnConflict,
+    pub ttl: Duration,
+    pub host: &'static str,
+    pub cache_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            write_mode: WriteMode::Back,
+            on_conflict: OnConflict::KeepBoth,
+            ttl: Duration::from_secs(10),
+            host: "here",
+            cache_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Bucket {
+    pub fn new() -> Self {
+        Self { memory: Arc::new(MemoryStore::new()) }
+    }
+
+    pub fn mount(&self) -> World {
+        self.mount_with(Options::default())
+    }
+
+    pub fn mount_with(&self, options: Options) -> World {
+        self.mount_in(Arc::new(tempfile::tempdir().unwrap()), options)
+    }
+
+    /// A mount on a cache folder that may hold an earlier one's files.
+    pub fn mount_in(&self, folder: Arc<tempfile::TempDir>, options: Options) -> World {
+        let counts = RequestCounts::new();
+        let store: Store = Arc::new(TraceStore::new(Arc::clone(&self.memory) as Store, counts.clone()));
+        let journal = Arc::new(Journal::open(folder.path(), "memory/bucket").unwrap());
+        let limits = Limits { size_bytes: options.cache_bytes, free_floor_bytes: 0 };
+        let cache = Cache::open(folder.path(), Arc::clone(&journal), limits, true).unwrap();
+        let reader = Reader::new(Arc::clone(&store), ReaderConfig { timeout: Duration::from_secs(60), parallel: 16 });
+        let through = options.write_mode == WriteMode::Through;
+        let writer_config =
+            WriterConfig { on_conflict: options.on_conflict, through, host: options.host.into(), ..WriterConfig::default() };
+        let writer = Writer::open(Arc::clone(&store), Arc::clone(&journal), Arc::clone(&cache), writer_config).unwrap();
+        let config = FsConfig {
+            write_mode: options.write_mode,
+            ttl: options.ttl,
+            negative_ttl: Duration::from_secs(1),
+            exclusive: false,
+            read_only: false,
+            prefix_bytes: 0,
+            uid: ME.uid,
+            gid: ME.gid,
+            umask: 0o022,
+            posix_metadata: true,
+            unsafe_symlinks: false,
+            timeout: Duration::from_secs(60),
+            public_url_base: None,
+        };
+        let fs = Fs::new(store, journal, cache, reader, Arc::clone(&writer), config).unwrap();
+        fs.start(Arc::new(NoKernel));
+        World { fs, writer, counts, folder }
+    }
+
+    /// Another program's PUT.
+    pub async fn put(&self, key: &str, bytes: &[u8]) {
+        self.put_with(key, bytes, &[]).await;
+    }
+
+    pub async fn put_with(&self, key: &str, bytes: &[u8], metadata: &[(&str, &str)]) {
+        let metadata = metadata.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let headers = ObjectHeaders { metadata, ..ObjectHeaders::default() };
+        let body = Body::new(Bytes::copy_from_slice(bytes));
+        let _receipt = self.memory.put(&Key::from(key), body, &headers, &Condition::Any).await.unwrap();
+    }
+
+    pub fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.memory.object(&Key::from(key)).map(|(bytes, _)| bytes.to_vec())
+    }
+
+    pub fn keys(&self) -> Vec<String> {
+        self.memory.keys().iter().map(|key| key.as_str().to_owned()).collect()
+    }
+}
+
+/// Requests by operation, as `[("HeadObject", 1), …]`.
+pub fn requests(world: &World) -> Vec<(&'static str, u64)> {
+    world.counts.snapshot().into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+impl World {
+    /// The last component's directory, walked from the root as the kernel does.
+    pub async fn walk<'a>(&self, path: &'a str) -> Result<(Ino, &'a str)> {
+        let mut at = ROOT;
+        let mut parts: Vec<&str> = path.split('/').collect();
+        let last = parts.pop().unwrap();
+        for part in parts {
+            at = self.lookup_in(at, part).await?.ok_or(Error::NotFound)?.ino;
+        }
+        Ok((at, last))
+    }
+
+    pub async fn lookup_in(&self, parent: Ino, name: &str) -> Result<Option<Attr>> {
+        Ok(match self.fs.lookup(parent, OsStr::new(name)).await? {
+            Lookup::Found(entry) => Some(entry.attr),
+            Lookup::Missing(_) => None,
+        })
+    }
+
+    pub async fn stat(&self, path: &str) -> Result<Attr> {
+        let (parent, name) = self.walk(path).await?;
+        self.lookup_in(parent, name).await?.ok_or(Error::NotFound)
+    }
+
+    pub async fn exists(&self, path: &str) -> bool {
+        match self.stat(path).await {
+            Ok(_) => true,
+            Err(Error::NotFound) => false,
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
+
+    pub async fn mkdir(&self, path: &str) -> Result<()> {
+        let (parent, name) = self.walk(path).await?;
+        self.fs.mkdir(parent, OsStr::new(name), 0o755, ME).await.map(drop)
+    }
+
+    pub async fn rmdir(&self, path: &str) -> Result<()> {
+        let (parent, name) = self.walk(path).await?;
+        self.fs.rmdir(parent, OsStr::new(name)).await
+    }
+
+    pub async fn unlink(&self, path: &str) -> Result<()> {
+        let (parent, name) = self.walk(path).await?;
+        self.fs.unlink(parent, OsStr::new(name)).await
+    }
+
+    pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.rename_with(from, to, RenameFlags::default()).await
+    }
+
+    pub async fn rename_with(&self, from: &str, to: &str, flags: RenameFlags) -> Result<()> {
+        let (parent, name) = self.walk(from).await?;
+        let (to_parent, to_name) = self.walk(to).await?;
+        self.fs.rename(parent, OsStr::new(name), to_parent, OsStr::new(to_name), flags).await
+    }
+
+    /// open(2) as the kernel does it: LOOKUP, then OPEN or CREATE.
+    pub async fn open(&self, path: &str, flags: i32) -> Result<u64> {
+        let (parent, name) = self.walk(path).await?;
+        let found = self.lookup_in(parent, name).await?;
+        match found {
+            Some(_) if flags & libc::O_CREAT != 0 && flags & libc::O_EXCL != 0 => Err(Error::Exists),
+            Some(attr) => Ok(self.fs.open(attr.ino, flags).await?.handle),
+            None if flags & libc::O_CREAT == 0 => Err(Error::NotFound),
+            None => Ok(self.fs.create(parent, OsStr::new(name), 0o644, flags, ME).await?.1.handle),
+        }
+    }
+
+    pub async fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+        let written = match self.fs.write_now(handle, offset, bytes) {
+            Some(written) => written?,
+            None => self.fs.write(handle, offset, Bytes::copy_from_slice(bytes)).await?,
+        };
+        assert_eq!(written, bytes.len());
+        Ok(())
+    }
+
+    /// close(2): FLUSH, then RELEASE.
+    pub async fn close(&self, handle: u64) -> Result<()> {
+        let flushed = self.fs.flush(handle).await;
+        self.fs.release(handle);
+        flushed
+    }
+
+    pub async fn save(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        self.save_with(path, bytes, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC).await
+    }
+
+    pub async fn save_with(&self, path: &str, bytes: &[u8], flags: i32) -> Result<()> {
+        let handle = self.open(path, flags).await?;
+        self.write(handle, 0, bytes).await?;
+        self.close(handle).await
+    }
+
+    pub async fn read_handle(&self, handle: u64, offset: u64, size: usize) -> Result<Vec<u8>> {
+        let mut buffer = vec![0; size];
+        match self.fs.read_now(handle, offset, &mut buffer) {
+            Some(read) => {
+                buffer.truncate(read?);
+                Ok(buffer)
+            }
+            None => Ok(self.fs.read(handle, offset, size).await?.to_vec()),
+        }
+    }
+
+    pub async fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let handle = self.open(path, libc::O_RDONLY).await?;
+        let mut bytes = Vec::new();
+        loop {
+            let chunk = match self.read_handle(handle, bytes.len() as u64, 128 << 10).await {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    self.fs.release(handle);
+                    return Err(error);
+                }
+            };
+            if chunk.is_empty() {
+                break;
+            }
+            bytes.extend(chunk);
+        }
+        self.close(handle).await?;
+        Ok(bytes)
+    }
+
+    pub async fn names(&self, path: &str) -> Result<Vec<String>> {
+        let ino = if path.is_empty() { ROOT } else { self.stat(path).await?.ino };
+        let handle = self.fs.opendir(ino).await?;
+        let (mut names, mut cookie) = (Vec::new(), 0);
+        loop {
+            let entries = self.fs.readdir(handle, cookie, false).await?;
+            let Some(last) = entries.last() else { break };
+            cookie = last.next;
+            names.extend(entries.iter().map(|entry| entry.name.to_str().unwrap().to_owned()).filter(|name| name != "." && name != ".."));
+        }
+        self.fs.releasedir(handle);
+        Ok(names)
+    }
+
+    pub async fn chmod(&self, path: &str, mode: u32) -> Result<()> {
+        let ino = self.stat(path).await?.ino;
+        self.fs.setattr(ino, SetAttr { mode: Some(mode), ..SetAttr::default() }, ME).await.map(drop)
+    }
+
+    /// Until all is in the bucket.
+    pub async fn settle(&self) {
+        assert_eq!(self.writer.drain(Duration::from_secs(3600)).await, 0, "all goes up");
+    }
+}
