@@ -1,3 +1,7 @@
-//! The binary; the command line comes with the daemon.
+//! The program: hands the command line over, and its exit code back.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mediafs::cli::run(std::env::args_os())
+}

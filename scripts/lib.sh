@@ -1,0 +1,115 @@
+# What every script needs: where things are, and installing what is missing. Sourced, not run.
+# Everything that is installed or downloaded lives in $DEV, outside the repository; packages of the system come by apt.
+# Commands run through `run` show themselves first.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+DEV=${MEDIAFS_DEV:-${XDG_CACHE_HOME:-$HOME/.cache}/mediafs-dev}
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
+DENY_VERSION=0.20.2
+DJANGO_VERSION=$(sed -n 's/^Django==//p' "$ROOT/tests/requirements.txt")
+DJANGO_SOURCES=$DEV/django-$DJANGO_VERSION
+PYTHON=$DEV/venv/bin/python
+mkdir -p "$DEV/bin"
+export PATH="$DEV/bin:$HOME/.cargo/bin:/usr/local/go/bin:$PATH"
+export PYTHONDONTWRITEBYTECODE=1
+
+say() { printf '== %s\n' "$*" >&2; }
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+run() {
+  printf '+ %s\n' "$*" >&2
+  "$@"
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; elif have sudo; then sudo "$@"; else die "needs root or sudo for: $*"; fi
+}
+
+# apt_install PACKAGE ...
+apt_install() {
+  have apt-get || die "install these packages first: $*"
+  say "installing $*"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null 2>&1 && return
+  as_root apt-get update -qq >/dev/null || true
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null || die "apt could not install: $*"
+}
+
+# The toolchain: cargo, and a C compiler for SQLite and ring.
+need_rust() {
+  have cargo || die "cargo is missing: install Rust 1.94 or newer with rustup"
+  have cc || apt_install gcc libc6-dev
+}
+
+need_fuse() {
+  [ -e /dev/fuse ] || (as_root modprobe fuse) 2>/dev/null || true
+  [ -e /dev/fuse ] || die "/dev/fuse is missing: this kernel or container has no FUSE (docker run --device /dev/fuse --cap-add SYS_ADMIN)"
+  have fusermount3 || [ "$(id -u)" -eq 0 ] || apt_install fuse3
+}
+
+# The virtual environment with Django, Pillow and boto3, again when the versions change.
+need_python() {
+  local wanted=$ROOT/tests/requirements.txt
+  cmp -s "$wanted" "$DEV/venv/requirements.txt" && return
+  have python3 || apt_install python3
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "python3 is older than 3.11"
+  say "a virtual environment with $(tr '\n' ' ' < <(grep -v '^#' "$wanted"))"
+  rm -rf "$DEV/venv"
+  if ! python3 -m venv "$DEV/venv" >/dev/null 2>&1; then
+    apt_install python3-venv
+    python3 -m venv --clear "$DEV/venv"
+  fi
+  "$DEV/venv/bin/pip" install -q --disable-pip-version-check -r "$wanted" || die "pip could not install $wanted"
+  cp "$wanted" "$DEV/venv/requirements.txt"
+}
+
+# Django's sources with its tests, as its own source distribution.
+need_django_sources() {
+  [ -d "$DJANGO_SOURCES/tests" ] && return
+  say "Django's own tests, $DJANGO_VERSION"
+  local load
+  load=$(mktemp -d)
+  "$DEV/venv/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary :all: -d "$load" "Django==$DJANGO_VERSION"
+  tar -xzf "$load"/[dD]jango-"$DJANGO_VERSION".tar.gz -C "$DEV"
+  rm -rf "$load"
+}
+
+need_minio() {
+  local found
+  for found in "${MINIO:-}" "$DEV/bin/minio" "$(command -v minio || true)" "$HOME/go/bin/minio"; do
+    [ -n "$found" ] && [ -x "$found" ] && export MINIO=$found && return
+  done
+  have go || apt_install golang-go
+  say "MinIO, from its sources: a few minutes"
+  GOBIN=$DEV/bin GOTOOLCHAIN=${GOTOOLCHAIN:-auto} go install "github.com/minio/minio@$MINIO_VERSION" ||
+    die "MinIO could not be built: it needs a current Go; or set MINIO to the path of a minio binary"
+  export MINIO=$DEV/bin/minio
+}
+
+# cargo-deny, built without optimisation: a minute instead of ten, and fast enough for one tree.
+need_deny() {
+  have cargo-deny && return
+  say "cargo-deny $DENY_VERSION: a minute or two"
+  CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    cargo install -q --locked --root "$DEV" --target-dir "$DEV/build" "cargo-deny@$DENY_VERSION" && rm -rf "$DEV/build"
+}
+
+# Builds the program that the suites run and names it in $MEDIAFS; where that is set already, it names the one to test.
+build_release() {
+  if [ -n "${MEDIAFS:-}" ]; then return; fi
+  need_rust
+  say "building mediafs: several minutes the first time"
+  (cd "$ROOT" && run cargo build --release --locked --bin mediafs)
+  export MEDIAFS=$TARGET/release/mediafs
+}
+
+# Detaches every mount in a folder, whatever state it is in; the innermost first.
+detach_below() {
+  local point
+  awk -v top="$1/" 'index($2 "/", top) == 1 {print $2}' /proc/self/mounts | sort -r | while read -r point; do
+    umount -l "$point" 2>/dev/null || fusermount3 -u -z "$point" 2>/dev/null || true
+  done
+}

@@ -1,0 +1,139 @@
+//! `mediafs status MOUNTPOINT [--json]`: what waits, what failed, what the cache holds, what was asked of the bucket.
+
+use std::fmt::Write;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::{Failure, attribute};
+use crate::daemon::{Report, bytes_text};
+use crate::types::Key;
+
+/// Failed files that are listed one by one.
+const FAILED_SHOWN: usize = 20;
+
+pub fn command() -> Command {
+    Command::new("status")
+        .about("Show what a mount has still to upload, what failed, and what it asked of the bucket")
+        .arg(Arg::new("mountpoint").value_name("MOUNTPOINT").required(true).value_parser(clap::value_parser!(PathBuf)))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("For programs"))
+}
+
+pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
+    let Some(path) = arguments.get_one::<PathBuf>("mountpoint") else { return Ok(()) };
+    let root = attribute::mount_root(path)?;
+    let (text, report) = attribute::report(&root)?;
+    let shown = if arguments.get_flag("json") { format!("{text}\n") } else { table(&report) };
+    io::stdout().write_all(shown.as_bytes())?;
+    Ok(())
+}
+
+fn table(report: &Report) -> String {
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    let endpoint = if report.endpoint.is_empty() { "AWS" } else { report.endpoint.as_str() };
+    let prefix = report.prefix.trim_end_matches('/');
+    let slash = if prefix.is_empty() { "" } else { "/" };
+    lines.push(("bucket", format!("s3://{}{slash}{} at {endpoint}", report.bucket, safe(prefix))));
+    let mode = if report.read_only { "read-only" } else { report.write_mode.as_str() };
+    let uptime = humantime::format_duration(Duration::from_secs(report.uptime_seconds as u64));
+    lines.push(("mount", format!("{}, write mode {mode}, up {uptime}", report.mountpoint)));
+    lines.push(("to upload", to_upload(report)));
+    if report.conflicts > 0 {
+        lines.push(("conflicts", report.conflicts.to_string()));
+    }
+    for failed in report.failed.iter().take(FAILED_SHOWN) {
+        lines.push(("failed", format!("{}: {} (since {})", safe(&failed.path), safe(&failed.error), failed.since)));
+    }
+    if report.failed.len() > FAILED_SHOWN {
+        lines.push(("failed", format!("… and {} more: --json shows all", report.failed.len() - FAILED_SHOWN)));
+    }
+    if report.hidden_keys > 0 {
+        lines.push(("hidden", format!("{} keys that can't be paths", report.hidden_keys)));
+    }
+    let (used, limit) = (bytes_text(report.cache_bytes), bytes_text(report.cache_limit_bytes));
+    lines.push(("cache", format!("{used} of {limit} in {}", report.cache_dir)));
+    lines.push(("requests", requests(report)));
+    lines.push(("moved", format!("{} up, {} down", bytes_text(report.uploaded_bytes), bytes_text(report.downloaded_bytes))));
+    match &report.degraded {
+        Some(degraded) => {
+            lines.push(("DEGRADED", format!("the bucket doesn't answer since {}: {}", degraded.since, safe(&degraded.error))))
+        }
+        None => lines.push(("health", "the bucket answers".to_owned())),
+    }
+    let mut table = String::new();
+    for (name, value) in lines {
+        // Writing to a String can't fail.
+        let _ = writeln!(table, "{name:<10} {value}");
+    }
+    table
+}
+
+fn to_upload(report: &Report) -> String {
+    if report.dirty_files == 0 {
+        return "nothing: all is in the bucket".to_owned();
+    }
+    let mut text = format!("{} files, {}", report.dirty_files, bytes_text(report.dirty_bytes));
+    if let Some(age) = report.oldest_dirty_seconds {
+        let age = humantime::format_duration(Duration::from_secs(age.max(0.0) as u64));
+        let _ = write!(text, ", the oldest since {age}");
+    }
+    let _ = write!(text, "; {} on the way", report.uploading);
+    text
+}
+
+fn requests(report: &Report) -> String {
+    let one = |(name, count): (&String, &u64)| match report.request_errors.get(name) {
+        Some(failed) => format!("{name} {count} ({failed} failed)"),
+        None => format!("{name} {count}"),
+    };
+    let all: Vec<String> = report.requests.iter().map(one).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+}
+
+/// Names come from other programs: nothing in them may steer the terminal.
+fn safe(text: &str) -> String {
+    Key::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let json = serde_json::json!({
+            "version": "0.1.0", "pid": 1, "bucket": "b", "prefix": "p/", "endpoint": "", "mountpoint": "/m", "cache_dir": "/c",
+            "write_mode": "back", "read_only": false, "uptime_seconds": 61.5, "dirty_files": 2, "dirty_bytes": 1536,
+            "oldest_dirty_seconds": 3.2, "uploading": 1,
+            "failed": [{"path": "a\u{1b}[31m", "error": "403", "since": "2026-01-01T00:00:00Z"}],
+            "conflicts": 0, "hidden_keys": 0, "cache_bytes": 0, "cache_limit_bytes": 1024,
+            "requests": {"PutObject": 3, "HeadObject": 1}, "request_errors": {"PutObject": 1},
+            "uploaded_bytes": 0, "downloaded_bytes": 0, "degraded": null
+        });
+        serde_json::from_value(json).expect("report")
+    }
+
+    #[test]
+    fn the_table_says_what_waits_and_what_failed() {
+        let table = table(&report());
+        for part in [
+            "s3://b/p at AWS",
+            "2 files, 1.5 KiB, the oldest since 3s; 1 on the way",
+            "PutObject 3 (1 failed)",
+            "up 1m 1s",
+            "the bucket answers",
+        ] {
+            assert!(table.contains(part), "{part} is missing in\n{table}");
+        }
+        assert!(!table.contains('\u{1b}'), "no escape reaches the terminal");
+    }
+
+    #[test]
+    fn a_clean_mount_says_so() {
+        let mut report = report();
+        report.dirty_files = 0;
+        report.failed.clear();
+        assert!(table(&report).contains("all is in the bucket"));
+    }
+}

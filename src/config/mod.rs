@@ -1,0 +1,256 @@
+//! From what was said on the command line, in the environment and in a file to checked settings.
+//!
+//! ```text
+//! options        the list of all options
+//! layers         flag > -o > environment > file > default
+//! mount_options  -o as in fstab
+//! target         bucket URLs and endpoints
+//! values         sizes, times, switches
+//! users          names of users and groups
+//! ```
+//!
+//! Pure but for `users`: whatever a check needs to know of the machine comes in as [`Surroundings`]. Each error is one
+//! line that names the option, where it was set, and what a right value looks like.
+
+mod layers;
+mod mount_options;
+mod options;
+mod target;
+mod users;
+mod values;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use layers::{Given, Layer, Layers, Origin};
+pub use mount_options::{MountOptionWords, parse as parse_mount_options};
+pub use options::{OPTIONS, OptionSpec};
+pub use target::{BucketUrl, Endpoint, bucket_url};
+pub use users::{group_id, user_id};
+pub use values::Floor;
+
+use crate::daemon::{FreeSpaceFloor, LogFormat, LogSettings, Settings};
+use crate::fs::WriteMode;
+use crate::writer::OnConflict;
+
+/// A mistake in what was asked for. The text is the whole message.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+fn error(text: String) -> ConfigError {
+    ConfigError(text)
+}
+
+/// What the settings depend on beside the options.
+pub struct Surroundings<'a> {
+    /// Looks an environment variable up.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Of the caller.
+    pub uid: u32,
+    pub gid: u32,
+    /// Numbers of users and groups by name.
+    pub user: &'a dyn Fn(&str) -> Option<u32>,
+    pub group: &'a dyn Fn(&str) -> Option<u32>,
+    /// What relative paths are relative to.
+    pub directory: &'a Path,
+}
+
+/// Checked settings, and what the user should know about them.
+#[derive(Debug)]
+pub struct Config {
+    pub settings: Settings,
+    pub log: LogSettings,
+    pub warnings: Vec<String>,
+}
+
+/// The smallest cache that still holds a block for each of a few readers.
+const SMALLEST_CACHE_BYTES: u64 = 1 << 20;
+/// Below this every hiccup of the network would be an error.
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Builds the settings of `mount URL MOUNTPOINT`.
+pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, no_exec: bool, around: &Surroundings) -> Result<Config, ConfigError> {
+    let target = bucket_url(url)?;
+    let reader = Reader(words);
+    let endpoint = endpoint(&reader, &target, around)?;
+    let r2 = target.r2 || endpoint.as_ref().is_some_and(Endpoint::is_r2);
+    let mut warnings = Vec::new();
+    if let Some(endpoint) = endpoint.as_ref().filter(|endpoint| endpoint.is_exposed()) {
+        warnings.push(format!("{} is not encrypted: whoever is on the way can read and change the files", endpoint.url));
+    }
+    let identity = identity(endpoint.as_ref(), &target);
+    let cache_dir = match reader.path("cache-dir") {
+        Some(directory) => around.directory.join(directory),
+        None => default_cache_dir(&target.bucket, &identity, around)?,
+    };
+    let mountpoint = around.directory.join(mountpoint);
+    check_apart(&cache_dir, &mountpoint)?;
+    let settings = Settings {
+        source: target.source(),
+        identity,
+        bucket: target.bucket,
+        prefix: target.prefix,
+        region: reader.text("region").or_else(|| r2.then(|| "auto".to_owned())),
+        endpoint_url: endpoint.map(|endpoint| endpoint.url),
+        r2,
+        ca_file: reader.path("ca-file"),
+        credentials: None,
+        mountpoint,
+        allow_other: reader.switch("allow-other")?,
+        no_exec,
+        cache_dir,
+        cache_size_bytes: reader.cache_size()?,
+        free_space_floor: reader.floor()?,
+        write_mode: reader.choice("write-mode", &[("back", WriteMode::Back), ("through", WriteMode::Through)])?,
+        ttl: reader.time("ttl")?,
+        negative_ttl: reader.time("negative-ttl")?,
+        exclusive: reader.switch("exclusive")?,
+        read_only: reader.switch("read-only")?,
+        uid: reader.id("uid", around.uid, around.user)?,
+        gid: reader.id("gid", around.gid, around.group)?,
+        umask: reader.parsed("umask", values::umask)?.unwrap_or(0o022),
+        posix_metadata: reader.switch("posix-metadata")?,
+        timeout: reader.timeout()?,
+        drain_timeout: reader.time("drain-timeout")?,
+        on_conflict: reader.choice(
+            "on-conflict",
+            &[("keep-both", OnConflict::KeepBoth), ("overwrite", OnConflict::Overwrite), ("hold", OnConflict::Hold)],
+        )?,
+        unsafe_symlinks: reader.switch("unsafe-symlinks")?,
+        public_url_base: reader.public_url_base()?,
+    };
+    Ok(Config { settings, log: log_settings(words)?, warnings })
+}
+
+/// How to log; needed before anything else can be said.
+pub fn log_settings(words: &Layers) -> Result<LogSettings, ConfigError> {
+    let reader = Reader(words);
+    let level = reader.choice("log-level", &["error", "warn", "info", "debug", "trace"].map(|level| (level, level)))?;
+    let format = reader.choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?;
+    Ok(LogSettings { level: level.to_owned(), format })
+}
+
+fn endpoint(reader: &Reader, target: &BucketUrl, around: &Surroundings) -> Result<Option<Endpoint>, ConfigError> {
+    if let Some(given) = reader.parsed("endpoint-url", target::endpoint)? {
+        return Ok(Some(given));
+    }
+    let variable = |name: &str| (around.variable)(name).filter(|value| !value.is_empty());
+    if target.r2 {
+        let advice = || error(format!("r2://{} needs the account: set R2_ACCOUNT_ID, or give --endpoint-url", target.bucket));
+        return target::r2_endpoint(&variable("R2_ACCOUNT_ID").ok_or_else(advice)?).map(Some);
+    }
+    for name in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
+        if let Some(url) = variable(name) {
+            return target::endpoint(&url).map(Some).map_err(|advice| error(format!("{name}={url}: {advice}")));
+        }
+    }
+    Ok(None)
+}
+
+/// Names what a cache directory belongs to: another endpoint, bucket or prefix must not use it.
+fn identity(endpoint: Option<&Endpoint>, target: &BucketUrl) -> String {
+    let place = endpoint.map_or("AWS", |endpoint| endpoint.url.as_str());
+    format!("s3://{}/{} at {place}", target.bucket, target.prefix)
+}
+
+/// One directory for each identity, so that two mounts never meet in one.
+fn default_cache_dir(bucket: &str, identity: &str, around: &Surroundings) -> Result<PathBuf, ConfigError> {
+    let variable = |name: &str| (around.variable)(name).filter(|value| value.starts_with('/')).map(PathBuf::from);
+    let base = if around.uid == 0 {
+        Some(PathBuf::from("/var/cache"))
+    } else {
+        variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
+    };
+    let base = base.ok_or_else(|| error("no place for the cache: set HOME or XDG_CACHE_HOME, or give --cache-dir".to_owned()))?;
+    use md5::Digest;
+    let hash = md5::Md5::digest(identity.as_bytes());
+    let short: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    Ok(base.join("mediafs").join(format!("{bucket}-{short}")))
+}
+
+/// A cache inside its own mount would wait for itself.
+fn check_apart(cache_dir: &Path, mountpoint: &Path) -> Result<(), ConfigError> {
+    if cache_dir.starts_with(mountpoint) || mountpoint.starts_with(cache_dir) {
+        let (cache, mount) = (cache_dir.display(), mountpoint.display());
+        return Err(error(format!("--cache-dir {cache} and the mount point {mount} lie in each other; choose another --cache-dir")));
+    }
+    Ok(())
+}
+
+/// Reads one option after the other, as values.
+struct Reader<'a>(&'a Layers);
+
+impl Reader<'_> {
+    fn text(&self, name: &'static str) -> Option<String> {
+        self.0.get(name).map(|given| given.text)
+    }
+
+    fn path(&self, name: &'static str) -> Option<PathBuf> {
+        self.text(name).map(PathBuf::from)
+    }
+
+    fn parsed<T>(&self, name: &'static str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Result<Option<T>, ConfigError> {
+        let Some(given) = self.0.get(name) else { return Ok(None) };
+        parse(&given.text).map(Some).map_err(|advice| error(format!("{given}: {advice}")))
+    }
+
+    fn switch(&self, name: &'static str) -> Result<bool, ConfigError> {
+        Ok(self.parsed(name, values::switch)?.unwrap_or(false))
+    }
+
+    fn time(&self, name: &'static str) -> Result<Duration, ConfigError> {
+        Ok(self.parsed(name, values::time)?.unwrap_or_default())
+    }
+
+    fn timeout(&self) -> Result<Duration, ConfigError> {
+        let long_enough =
+            |text: &str| values::time(text).and_then(|time| if time < SHORTEST_TIMEOUT { Err("at least 1s") } else { Ok(time) });
+        Ok(self.parsed("timeout", long_enough)?.unwrap_or(SHORTEST_TIMEOUT))
+    }
+
+    fn cache_size(&self) -> Result<u64, ConfigError> {
+        let large_enough =
+            |text: &str| values::size(text).and_then(|size| if size < SMALLEST_CACHE_BYTES { Err("at least 1MiB") } else { Ok(size) });
+        Ok(self.parsed("cache-size", large_enough)?.unwrap_or(SMALLEST_CACHE_BYTES))
+    }
+
+    fn floor(&self) -> Result<FreeSpaceFloor, ConfigError> {
+        Ok(match self.parsed("free-space-floor", values::floor)? {
+            Some(Floor::Bytes(bytes)) => FreeSpaceFloor::Bytes(bytes),
+            Some(Floor::Percent(percent)) => FreeSpaceFloor::Percent(percent),
+            None => FreeSpaceFloor::Default,
+        })
+    }
+
+    fn choice<T: Copy>(&self, name: &'static str, choices: &[(&str, T)]) -> Result<T, ConfigError> {
+        let given = self.0.get(name);
+        let chosen = given.as_ref().and_then(|given| choices.iter().find(|(text, _)| *text == given.text));
+        chosen.map(|(_, value)| *value).ok_or_else(|| {
+            let texts: Vec<&str> = choices.iter().map(|(text, _)| *text).collect();
+            let said = given.map_or_else(|| format!("--{name}"), |given| given.to_string());
+            error(format!("{said}: write one of {}", texts.join(", ")))
+        })
+    }
+
+    fn id(&self, name: &'static str, own: u32, by_name: &dyn Fn(&str) -> Option<u32>) -> Result<u32, ConfigError> {
+        let Some(given) = self.0.get(name) else { return Ok(own) };
+        let id = given.text.parse().ok().or_else(|| by_name(&given.text));
+        id.ok_or_else(|| {
+            error(format!("{given}: there is no {} of that name; write a name or a number", if name == "uid" { "user" } else { "group" }))
+        })
+    }
+
+    fn public_url_base(&self) -> Result<Option<String>, ConfigError> {
+        let is_url = |text: &str| match text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) {
+            Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => Ok(text.trim_end_matches('/').to_owned()),
+            _ => Err("write a URL like https://media.example.com"),
+        };
+        self.parsed("public-url-base", is_url)
+    }
+}
+
+#[cfg(test)]
+mod tests;

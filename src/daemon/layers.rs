@@ -1,0 +1,189 @@
+//! Builds the layers of one mount, from the bucket up, in the order in which a mistake is cheapest to find.
+//!
+//! What needs no network is checked first. The bucket is asked once, within five seconds, before anything is mounted: a
+//! wrong key must not become a mount on which everything fails. Only a cache directory that has reached this very bucket
+//! before is mounted without an answer, since its files and its unsent writes are of use then.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use super::DaemonError;
+use super::process;
+use super::settings::Settings;
+use super::status::Reach;
+use crate::cache::{Cache, Limits};
+use crate::clock;
+use crate::fs::{Fs, FsConfig, WriteMode};
+use crate::journal::{DirectoryLock, Journal};
+use crate::reader::{Reader, ReaderConfig};
+use crate::store::limit::LimitStore;
+use crate::store::prefix::PrefixStore;
+use crate::store::retry::{RetryPolicy, RetryStore};
+use crate::store::s3::{self, S3Config};
+use crate::store::trace::{RequestCounts, TraceStore};
+use crate::store::{self, ErrorKind, Operation, Store, StoreError, advice, check_bucket};
+use crate::writer::{Writer, WriterConfig};
+
+/// Finding region and credentials may ask services that don't exist here; with the question to the bucket (4.5 s at the
+/// most, but that only where the network swallows it) a newcomer has the answer within five seconds.
+const REACH_TIME: Duration = Duration::from_millis(4700);
+/// Enough for 10 Gbit/s at 100 ms, and as much memory as that takes; far below what a store refuses.
+const READS_AT_ONCE: usize = 32;
+const CHANGES_AT_ONCE: usize = 32;
+const FETCHES_AT_ONCE: usize = 16;
+const FILES_AT_ONCE: usize = 16;
+/// Each holds one part (16 MiB and more) in memory.
+const PARTS_AT_ONCE: usize = 6;
+/// A change goes up after this long without another …
+const SETTLE: Duration = Duration::from_millis(100);
+/// … but no later than this after the first.
+const SETTLE_LIMIT: Duration = Duration::from_secs(1);
+/// A file that is still open for writing goes up after resting this long.
+const REST: Duration = Duration::from_secs(5);
+/// Between two questions whether the bucket answers again.
+const REACH_AGAIN: Duration = Duration::from_secs(5);
+/// The file in the cache directory that says which bucket has answered from here.
+const REACHED: &str = "reached";
+
+pub struct Layers {
+    /// Held as long as the daemon lives.
+    pub lock: DirectoryLock,
+    pub journal: Arc<Journal>,
+    pub cache: Arc<Cache>,
+    pub writer: Arc<Writer>,
+    pub fs: Arc<Fs>,
+    pub counts: RequestCounts,
+    pub reach: Reach,
+}
+
+/// The bucket as one mount sees it.
+struct Bucket {
+    /// Every request is one attempt.
+    plain: Store,
+    /// Limited and repeated.
+    steady: Store,
+}
+
+pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
+    let lock = DirectoryLock::acquire(&settings.cache_dir).map_err(DaemonError::Start)?;
+    let (counts, reach) = (RequestCounts::new(), Reach::default());
+    let bucket = reach_bucket(settings, &counts, &reach).await?;
+    // Only now: the journal binds the directory to this bucket, which a mistyped one must not do.
+    let journal = Arc::new(Journal::open(&settings.cache_dir, &settings.identity).map_err(DaemonError::Start)?);
+    note_reached(settings, &reach).map_err(|error| DaemonError::Start(error.into()))?;
+    let trusted = journal.begin_session().map_err(DaemonError::Start)?;
+    if !trusted {
+        warn!("the machine went down under the last mount: cached files are fetched anew, unsent ones are kept");
+    }
+    let floor = process::floor_bytes(settings.free_space_floor, &settings.cache_dir).map_err(|error| DaemonError::Start(error.into()))?;
+    let limits = Limits { size_bytes: settings.cache_size_bytes, free_floor_bytes: floor };
+    let cache = Cache::open(&settings.cache_dir, Arc::clone(&journal), limits, trusted).map_err(DaemonError::Start)?;
+    let writer = Writer::open(Arc::clone(&bucket.steady), Arc::clone(&journal), Arc::clone(&cache), writer_config(settings));
+    let writer = writer.map_err(DaemonError::Start)?;
+    let reader = Reader::new(Arc::clone(&bucket.steady), ReaderConfig { timeout: settings.timeout, parallel: FETCHES_AT_ONCE });
+    let parts = (Arc::clone(&journal), Arc::clone(&cache), Arc::clone(&writer));
+    let fs = Fs::new(bucket.steady, parts.0, parts.1, reader, parts.2, fs_config(settings)).map_err(DaemonError::Start)?;
+    if reach.is_lost() {
+        fs.assume_outage();
+    } else if let Err(error) = fs.preload().await {
+        warn!(%error, "can't list the bucket's root yet");
+    }
+    Ok(Layers { lock, journal, cache, writer, fs, counts, reach })
+}
+
+async fn reach_bucket(settings: &Settings, counts: &RequestCounts, reach: &Reach) -> Result<Bucket, DaemonError> {
+    let begun = Instant::now();
+    let bucket = timeout(REACH_TIME, connect(settings, counts)).await.unwrap_or_else(|_| Err(DaemonError::Bucket(no_answer())))?;
+    let left = REACH_TIME.saturating_sub(begun.elapsed());
+    match timeout(left, check_bucket(&bucket.plain)).await.unwrap_or_else(|_| Err(no_answer())) {
+        Ok(()) => Ok(bucket),
+        Err(error) if error.kind.is_transient() && was_reached(settings) => {
+            warn!(error = advice(&error), "the bucket doesn't answer: mounting with what is in the cache, and trying on");
+            reach.lost(clock::now(), error.to_string());
+            tokio::spawn(try_on(Arc::clone(&bucket.plain), reach.clone()));
+            Ok(bucket)
+        }
+        Err(error) => Err(DaemonError::Bucket(error)),
+    }
+}
+
+fn was_reached(settings: &Settings) -> bool {
+    fs::read_to_string(settings.cache_dir.join(REACHED)).is_ok_and(|identity| identity == settings.identity)
+}
+
+fn note_reached(settings: &Settings, reach: &Reach) -> io::Result<()> {
+    if reach.is_lost() || was_reached(settings) {
+        return Ok(());
+    }
+    fs::write(settings.cache_dir.join(REACHED), &settings.identity)
+}
+
+fn no_answer() -> StoreError {
+    StoreError::new(ErrorKind::Timeout, Operation::ListObjectsV2.name(), "", "no answer within 5 seconds")
+}
+
+async fn try_on(bucket: Store, reach: Reach) {
+    loop {
+        tokio::time::sleep(REACH_AGAIN).await;
+        if check_bucket(&bucket).await.is_ok() {
+            info!("the bucket answers");
+            return reach.found();
+        }
+    }
+}
+
+async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, DaemonError> {
+    let config = S3Config {
+        endpoint_url: settings.endpoint_url.clone(),
+        region: settings.region.clone(),
+        r2: settings.r2,
+        ca_file: settings.ca_file.clone(),
+        credentials: settings.credentials.clone(),
+        counts: counts.clone(),
+        ..S3Config::new(settings.bucket.as_str())
+    };
+    let s3: Store = Arc::new(s3::connect(config).await.map_err(DaemonError::Bucket)?);
+    let traced: Store = Arc::new(TraceStore::new(s3, counts.clone()));
+    let limited: Store = Arc::new(LimitStore::new(Arc::clone(&traced), READS_AT_ONCE, CHANGES_AT_ONCE));
+    let policy = if settings.r2 { RetryPolicy::r2() } else { RetryPolicy::default() };
+    let retried: Store = Arc::new(RetryStore::new(limited, policy.with_max_elapsed(settings.timeout)));
+    let prefixed = |inner: store::Store| -> Store { Arc::new(PrefixStore::new(inner, &settings.prefix)) };
+    Ok(Bucket { plain: prefixed(traced), steady: prefixed(retried) })
+}
+
+fn writer_config(settings: &Settings) -> WriterConfig {
+    WriterConfig {
+        settle: SETTLE,
+        settle_limit: SETTLE_LIMIT,
+        rest: REST,
+        on_conflict: settings.on_conflict,
+        through: settings.write_mode == WriteMode::Through,
+        r2: settings.r2,
+        parallel_files: FILES_AT_ONCE,
+        parallel_parts: PARTS_AT_ONCE,
+        host: process::host_name(),
+    }
+}
+
+fn fs_config(settings: &Settings) -> FsConfig {
+    FsConfig {
+        write_mode: settings.write_mode,
+        ttl: settings.ttl,
+        negative_ttl: settings.negative_ttl,
+        exclusive: settings.exclusive,
+        read_only: settings.read_only,
+        uid: settings.uid,
+        gid: settings.gid,
+        umask: settings.umask,
+        prefix_bytes: settings.prefix.len(),
+        posix_metadata: settings.posix_metadata,
+        unsafe_symlinks: settings.unsafe_symlinks,
+        timeout: settings.timeout,
+        public_url_base: settings.public_url_base.clone(),
+    }
+}

@@ -1,0 +1,243 @@
+//! What `status` shows: one report of the whole mount, as JSON on the attribute `user.mediafs.status` of its root.
+//!
+//! The names are stable: other programs read them. No secret is in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::settings::Settings;
+use crate::cache::Cache;
+use crate::fs::{Fs, WriteMode};
+use crate::store::trace::RequestCounts;
+use crate::writer::Writer;
+
+/// Where the status of a mount is read.
+pub const STATUS_ATTRIBUTE: &str = "user.mediafs.status";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub version: String,
+    pub pid: u32,
+    pub bucket: String,
+    pub prefix: String,
+    /// Empty for AWS.
+    pub endpoint: String,
+    pub mountpoint: String,
+    pub cache_dir: String,
+    /// `back` or `through`.
+    pub write_mode: String,
+    pub read_only: bool,
+    pub uptime_seconds: f64,
+    /// Files and bytes that the bucket doesn't have yet.
+    pub dirty_files: u64,
+    pub dirty_bytes: u64,
+    /// Age of the oldest of them.
+    pub oldest_dirty_seconds: Option<f64>,
+    pub uploading: u64,
+    pub failed: Vec<FailedFile>,
+    pub conflicts: u64,
+    /// Keys that no path can show.
+    pub hidden_keys: u64,
+    pub cache_bytes: u64,
+    pub cache_limit_bytes: u64,
+    /// By S3 operation, since the mount began; repeated attempts included.
+    pub requests: BTreeMap<String, u64>,
+    pub request_errors: BTreeMap<String, u64>,
+    pub uploaded_bytes: u64,
+    pub downloaded_bytes: u64,
+    /// None as long as the bucket answers.
+    pub degraded: Option<Degraded>,
+}
+
+/// A file that won't go up unless somebody does something.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FailedFile {
+    pub path: String,
+    pub error: String,
+    /// RFC 3339, UTC.
+    pub since: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Degraded {
+    /// RFC 3339, UTC.
+    pub since: String,
+    pub error: String,
+}
+
+/// Why the bucket could not be reached at the start; None once it answered.
+#[derive(Clone, Debug, Default)]
+pub struct Reach(Arc<Mutex<Option<(SystemTime, String)>>>);
+
+impl Reach {
+    pub fn lost(&self, since: SystemTime, error: String) {
+        *self.0.lock() = Some((since, error));
+    }
+
+    pub fn found(&self) {
+        *self.0.lock() = None;
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
+    fn get(&self) -> Option<(SystemTime, String)> {
+        self.0.lock().clone()
+    }
+}
+
+/// Everything that a report is made from.
+pub struct Sources {
+    pub settings: Settings,
+    pub fs: Arc<Fs>,
+    pub writer: Arc<Writer>,
+    pub cache: Arc<Cache>,
+    pub counts: RequestCounts,
+    pub reach: Reach,
+    pub started: Instant,
+}
+
+impl Sources {
+    pub fn report(&self) -> Report {
+        let (settings, backlog, usage) = (&self.settings, self.writer.backlog(), self.cache.usage());
+        let named = |counts: BTreeMap<&'static str, u64>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        let degraded = backlog.degraded.or_else(|| self.reach.get());
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            bucket: settings.bucket.clone(),
+            prefix: settings.prefix.clone(),
+            endpoint: settings.endpoint_url.clone().unwrap_or_default(),
+            mountpoint: settings.mountpoint.display().to_string(),
+            cache_dir: settings.cache_dir.display().to_string(),
+            write_mode: match settings.write_mode {
+                WriteMode::Back => "back".to_owned(),
+                WriteMode::Through => "through".to_owned(),
+            },
+            read_only: settings.read_only,
+            uptime_seconds: rounded(self.started.elapsed()),
+            dirty_files: backlog.dirty_files,
+            dirty_bytes: backlog.dirty_bytes,
+            oldest_dirty_seconds: backlog.oldest_seconds,
+            uploading: backlog.uploading,
+            failed: backlog
+                .failed
+                .into_iter()
+                .map(|failed| FailedFile { path: failed.path, error: failed.error, since: rfc3339(failed.since) })
+                .collect(),
+            conflicts: backlog.conflicts,
+            hidden_keys: self.fs.hidden_keys() as u64,
+            cache_bytes: usage.bytes,
+            cache_limit_bytes: usage.limit_bytes,
+            requests: named(self.counts.snapshot()),
+            request_errors: named(self.counts.errors()),
+            uploaded_bytes: self.counts.bytes_up(),
+            downloaded_bytes: self.counts.bytes_down(),
+            degraded: degraded.map(|(since, error)| Degraded { since: rfc3339(since), error }),
+        }
+    }
+}
+
+impl Report {
+    /// One line for `systemctl status` and the log.
+    pub fn line(&self) -> String {
+        let waiting = match self.dirty_files {
+            0 => "all is in the bucket".to_owned(),
+            files => format!("{files} files ({}) to upload", bytes_text(self.dirty_bytes)),
+        };
+        let failed = if self.failed.is_empty() { String::new() } else { format!(", {} failed", self.failed.len()) };
+        let degraded = if self.degraded.is_some() { "; the bucket doesn't answer" } else { "" };
+        format!("{waiting}{failed}{degraded}")
+    }
+}
+
+/// `12.3 MiB`.
+pub fn bytes_text(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut amount = bytes as f64;
+    let mut unit = 0;
+    while amount >= 1024.0 && unit + 1 < UNITS.len() {
+        amount /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// To the tenth of a second.
+fn rounded(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_for_people() {
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 30, "10.0 GiB"), (5 << 50, "5120.0 TiB")] {
+            assert_eq!(bytes_text(bytes), text);
+        }
+    }
+
+    #[test]
+    fn the_line_says_what_matters() {
+        let mut report = Report {
+            version: String::new(),
+            pid: 1,
+            bucket: "b".into(),
+            prefix: String::new(),
+            endpoint: String::new(),
+            mountpoint: "/m".into(),
+            cache_dir: "/c".into(),
+            write_mode: "back".into(),
+            read_only: false,
+            uptime_seconds: 0.0,
+            dirty_files: 0,
+            dirty_bytes: 0,
+            oldest_dirty_seconds: None,
+            uploading: 0,
+            failed: Vec::new(),
+            conflicts: 0,
+            hidden_keys: 0,
+            cache_bytes: 0,
+            cache_limit_bytes: 1,
+            requests: BTreeMap::new(),
+            request_errors: BTreeMap::new(),
+            uploaded_bytes: 0,
+            downloaded_bytes: 0,
+            degraded: None,
+        };
+        assert_eq!(report.line(), "all is in the bucket");
+        report.dirty_files = 3;
+        report.dirty_bytes = 2048;
+        report.failed.push(FailedFile { path: "a".into(), error: "403".into(), since: String::new() });
+        report.degraded = Some(Degraded { since: String::new(), error: String::new() });
+        assert_eq!(report.line(), "3 files (2.0 KiB) to upload, 1 failed; the bucket doesn't answer");
+        let json = serde_json::to_value(&report).expect("json");
+        for name in [
+            "bucket",
+            "prefix",
+            "dirty_files",
+            "dirty_bytes",
+            "uploading",
+            "failed",
+            "conflicts",
+            "cache_bytes",
+            "cache_limit_bytes",
+            "requests",
+            "degraded",
+        ] {
+            assert!(json.get(name).is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Tells the kernel what to forget, from a thread of its own.
+//!
+//! A notification can block: `inval_entry` until a lookup or unlink in that directory was answered, a data invalidation
+//! until a read of that inode was. So whoever finds a change only queues it here, and this thread, which holds no lock
+//! and answers no request, waits in its place. The queue has no bound but its duplicates fold, so it is never longer than
+//! the number of inodes and names that changed.
+
+use std::collections::{HashSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::{Condvar, Mutex};
+use tracing::debug;
+
+use crate::fs::{Ino, Invalidate};
+
+/// What notifications go to: the kernel, or a test.
+pub(super) trait Kernel: Send + 'static {
+    fn forget_inode(&self, ino: Ino) -> io::Result<()>;
+    fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()>;
+}
+
+impl Kernel for fuser::Notifier {
+    fn forget_inode(&self, ino: Ino) -> io::Result<()> {
+        // Offset 0, length 0: the attributes and every page.
+        self.inval_inode(fuser::INodeNo(ino), 0, 0)
+    }
+
+    fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
+        self.inval_entry(fuser::INodeNo(parent), name)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Notice {
+    Inode(Ino),
+    Entry(Ino, OsString),
+}
+
+/// Notices in the order of their arrival, each once.
+#[derive(Default)]
+struct Queue {
+    order: VecDeque<Notice>,
+    waiting: HashSet<Notice>,
+    closed: bool,
+}
+
+impl Queue {
+    fn push(&mut self, notice: Notice) {
+        if self.waiting.insert(notice.clone()) {
+            self.order.push_back(notice);
+        }
+    }
+
+    /// Taken out before it is sent: what changes while it is being sent is queued again.
+    fn pop(&mut self) -> Option<Notice> {
+        let notice = self.order.pop_front()?;
+        self.waiting.remove(&notice);
+        Some(notice)
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Held for a push or a pop only.
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+/// The sending end; the thread ends when it is dropped.
+pub(super) struct Notices(Arc<Shared>);
+
+impl Notices {
+    pub fn start(kernel: impl Kernel) -> io::Result<Arc<Self>> {
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new().name("mediafs-notify".into()).spawn(move || deliver(&theirs, &kernel))?;
+        Ok(Arc::new(Self(shared)))
+    }
+
+    fn push(&self, notice: Notice) {
+        self.0.queue.lock().push(notice);
+        self.0.arrived.notify_one();
+    }
+}
+
+impl Drop for Notices {
+    fn drop(&mut self) {
+        self.0.queue.lock().closed = true;
+        self.0.arrived.notify_one();
+    }
+}
+
+impl Invalidate for Notices {
+    fn inode(&self, ino: Ino) {
+        self.push(Notice::Inode(ino));
+    }
+
+    fn entry(&self, parent: Ino, name: &OsStr) {
+        self.push(Notice::Entry(parent, name.to_owned()));
+    }
+}
+
+fn deliver(shared: &Shared, kernel: &impl Kernel) {
+    while let Some(notice) = next(shared) {
+        let sent = match &notice {
+            Notice::Inode(ino) => kernel.forget_inode(*ino),
+            Notice::Entry(parent, name) => kernel.forget_entry(*parent, name),
+        };
+        if let Err(error) = sent {
+            // The kernel forgets all by itself when the mount ends; nothing else fails here but a kernel without the call.
+            debug!(?notice, %error, "the kernel did not take a notification");
+        }
+    }
+}
+
+fn next(shared: &Shared) -> Option<Notice> {
+    let mut queue = shared.queue.lock();
+    loop {
+        if let Some(notice) = queue.pop() {
+            return Some(notice);
+        }
+        if queue.closed {
+            return None;
+        }
+        shared.arrived.wait(&mut queue);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Reports each notification and then waits for leave to go on, like a kernel with a slow lookup.
+    struct Slow {
+        seen: mpsc::Sender<Notice>,
+        leave: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl Slow {
+        fn take(&self, notice: Notice) -> io::Result<()> {
+            self.seen.send(notice).ok();
+            self.leave.lock().recv().ok();
+            Ok(())
+        }
+    }
+
+    impl Kernel for Slow {
+        fn forget_inode(&self, ino: Ino) -> io::Result<()> {
+            self.take(Notice::Inode(ino))
+        }
+
+        fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
+            self.take(Notice::Entry(parent, name.to_owned()))
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn duplicates_fold_while_they_wait_and_nobody_blocks() {
+        let (seen, reports) = mpsc::channel();
+        let (go, leave) = mpsc::channel();
+        let notices = Notices::start(Slow { seen, leave: Mutex::new(leave) }).expect("thread");
+        notices.inode(1);
+        assert_eq!(reports.recv_timeout(LONG), Ok(Notice::Inode(1)));
+        // The thread is inside the kernel now; all of this only queues.
+        for _ in 0..100 {
+            notices.inode(1);
+            notices.entry(1, OsStr::new("a"));
+            notices.inode(2);
+        }
+        for _ in 0..4 {
+            go.send(()).expect("thread lives");
+        }
+        let after: Vec<Notice> = (0..3).map(|_| reports.recv_timeout(LONG).expect("notice")).collect();
+        assert_eq!(after, [Notice::Inode(1), Notice::Entry(1, "a".into()), Notice::Inode(2)]);
+        assert_eq!(notices.0.queue.lock().order.len(), 0);
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_sender_after_what_was_queued() {
+        let (seen, reports) = mpsc::channel();
+        let (go, leave) = mpsc::channel();
+        let notices = Notices::start(Slow { seen, leave: Mutex::new(leave) }).expect("thread");
+        notices.inode(1);
+        notices.inode(2);
+        drop(notices);
+        go.send(()).expect("thread lives");
+        go.send(()).expect("thread lives");
+        assert_eq!(reports.recv_timeout(LONG), Ok(Notice::Inode(1)));
+        assert_eq!(reports.recv_timeout(LONG), Ok(Notice::Inode(2)));
+        assert_eq!(reports.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+}

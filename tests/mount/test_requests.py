@@ -1,0 +1,116 @@
+"""What an operation costs, counted by the server. Every number here is a promise of the README."""
+
+import concurrent.futures
+import os
+
+import django.conf
+from django.core.files.base import ContentFile
+from django.core.files.storage import FileSystemStorage
+
+from harness.suite import Case, Run
+from posix_calls import pattern, write
+
+if not django.conf.settings.configured:
+    django.conf.settings.configure(USE_TZ=True)
+
+
+class Writing(Case):
+    def setUp(self):
+        super().setUp()
+        self.mount = self.new_mount()
+        (self.mount.path / "photos").mkdir()
+
+    def test_saving_a_new_file_is_one_put_and_at_most_two_lookups(self):
+        storage = FileSystemStorage(location=self.mount.path)
+        with self.counted(self.mount) as cost:
+            name = storage.save("photos/new.jpg", ContentFile(pattern(1, 32_768)))
+        self.assertEqual(name, "photos/new.jpg")
+        self.assertEqual(cost["PutObject"], 1, cost)
+        self.assertLessEqual(cost.lookups, 2, cost)
+        self.assertEqual(cost.total, 1 + cost.lookups, cost)
+
+    def test_a_temporary_file_and_a_rename_is_one_put(self):
+        with self.counted(self.mount) as cost:
+            write(self.mount.path / "photos/.new.tmp", pattern(2, 32_768))
+            os.replace(self.mount.path / "photos/.new.tmp", self.mount.path / "photos/new.jpg")
+        self.assertEqual(cost["PutObject"], 1, cost)
+        self.assertEqual(cost.total, 1 + cost.lookups, cost)
+        self.assertEqual(self.mount.files(), ["photos/new.jpg"])
+
+    def test_ten_rewrites_are_one_put(self):
+        with self.counted(self.mount) as cost:
+            for number in range(10):
+                write(self.mount.path / "photos/new.jpg", pattern(number, 32_768))
+        self.assertEqual(cost["PutObject"], 1, cost)
+        self.assertEqual(cost.total, 1 + cost.lookups, cost)
+        self.assertEqual(self.mount.object("photos/new.jpg"), pattern(9, 32_768))
+
+    def test_create_and_unlink_change_nothing(self):
+        with self.counted(self.mount) as cost:
+            write(self.mount.path / "photos/gone.jpg", pattern(3, 32_768))
+            os.unlink(self.mount.path / "photos/gone.jpg")
+        self.assertEqual(cost.total, cost.lookups, cost)
+        self.assertLessEqual(cost.lookups, 2, cost)
+
+    def test_attributes_right_after_a_save_are_in_the_same_put(self):
+        with self.counted(self.mount) as cost:
+            write(self.mount.path / "photos/new.jpg", pattern(4, 32_768))
+            os.utime(self.mount.path / "photos/new.jpg", (1_500_000_000, 1_500_000_000))
+            os.chmod(self.mount.path / "photos/new.jpg", 0o600)
+            os.chmod(self.mount.path / "photos/new.jpg", 0o644)
+        self.assertEqual(cost["PutObject"], 1, cost)
+        self.assertEqual(cost.total, 1 + cost.lookups, cost)
+
+    def test_a_mode_that_is_already_so_costs_nothing(self):
+        write(self.mount.path / "photos/f.jpg", b"x")
+        self.mount.settle()
+        with self.counted(self.mount) as cost:
+            os.chmod(self.mount.path / "photos/f.jpg", 0o644)
+        self.assertEqual(cost.total, 0, cost)
+
+
+class Reading(Case):
+    def setUp(self):
+        super().setUp()
+        self.mount = self.new_mount(start=False)
+
+    def test_a_cold_small_file_is_one_head_and_one_get_then_nothing(self):
+        data = pattern(5, 32_768)
+        self.mount.put("photo.jpg", data)
+        self.mount.start()
+        with self.counted(self.mount) as cost:
+            self.assertEqual((self.mount.path / "photo.jpg").read_bytes(), data)
+        self.assertEqual(cost.by_operation, {"HeadObject": 1, "GetObject": 1})
+        with self.counted(self.mount) as again:
+            self.assertEqual((self.mount.path / "photo.jpg").read_bytes(), data)
+        self.assertEqual(again.total, 0, again)
+
+    def test_a_missing_name_is_at_most_two_requests(self):
+        self.mount.start()
+        with self.counted(self.mount) as cost:
+            self.assertFalse((self.mount.path / "none.jpg").exists())
+        self.assertLessEqual(cost.total, 2, cost)
+        self.assertEqual(cost.total, cost.lookups, cost)
+
+    def test_listdir_of_2500_is_three_lists(self):
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda number: self.mount.put(f"many/f{number:05}", b""), range(2_500)))
+        self.mount.start()
+        os.stat(self.mount.path / "many")
+        with self.counted(self.mount) as cost:
+            self.assertEqual(len(os.listdir(self.mount.path / "many")), 2_500)
+        self.assertEqual(cost.by_operation, {"ListObjectsV2": 3})
+
+    def test_the_daemon_counts_what_the_server_counts(self):
+        if Run.store.counted() is None:
+            self.skipTest("this store doesn't count")
+        self.mount.start()
+        with self.counted(self.mount) as cost:
+            (self.mount.path / "d").mkdir()
+            write(self.mount.path / "d/f", b"x")
+            write(self.mount.path / "d/large", pattern(6, 20 << 20))
+            self.mount.settle()
+            os.rename(self.mount.path / "d/f", self.mount.path / "d/g")
+            self.mount.settle()
+            os.unlink(self.mount.path / "d/large")
+        self.assertEqual(dict(cost.own), dict(cost.by_operation))
