@@ -253,10 +253,10 @@ impl Fs {
     fn count_hidden(&self, found: std::collections::BTreeMap<Key, crate::namespace::keys::Reason>) {
         let mut hidden = self.hidden.lock();
         for (key, reason) in found {
-            if !hidden.contains_key(&key) {
+            hidden.entry(key).or_insert_with_key(|key| {
                 tracing::warn!(%key, reason = reason.text(), "this key can't be shown as a file");
-                hidden.insert(key, reason);
-            }
+                reason
+            });
         }
     }
 

@@ -117,13 +117,9 @@ impl Fs {
                     return Ok(Answer::Ask(Question { parent, name: Arc::clone(name), key, ask: Ask::DirectoryFirst { removed } }));
                 }
             }
-            Some(Child::Missing(checked)) => {
-                if listed || (is_fresh(Some(checked)) && recent(checked)) {
-                    return Ok(Answer::Is(None));
-                }
-            }
+            Some(Child::Missing(checked)) if listed || (is_fresh(Some(checked)) && recent(checked)) => return Ok(Answer::Is(None)),
             None if listed => return Ok(Answer::Is(None)),
-            None => {}
+            Some(Child::Missing(_)) | None => {}
         }
         let ask = if removed {
             Ask::DirectoryFirst { removed }

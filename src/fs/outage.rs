@@ -153,7 +153,7 @@ impl Fs {
             let version = cached.get(key)?.clone();
             let (modified, headers) =
                 self.journal.last_headers(&version.key, &version.etag).unwrap_or_else(|| (clock::now(), Default::default()));
-            names.absorb(parent, name, Seen::Object { version, modified, headers: Some(headers) }, now, clock::now()).ino
+            names.absorb(parent, name, Seen::Object { version, modified, headers: Some(Box::new(headers)) }, now, clock::now()).ino
         };
         if let Some(inode) = names.get_mut(inode) {
             inode.known = true;

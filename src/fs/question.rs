@@ -140,7 +140,7 @@ impl Fs {
             Found::Object(info) => {
                 let version = Version { key: key.clone(), etag: info.etag, size: info.size };
                 self.learn(&version, info.last_modified, &info.headers);
-                Some((Seen::Object { version, modified: info.last_modified, headers: Some(info.headers) }, None))
+                Some((Seen::Object { version, modified: info.last_modified, headers: Some(Box::new(info.headers)) }, None))
             }
             Found::Directory(below) => Some((Seen::Directory, below.marker)),
             Found::Nothing => None,

@@ -158,10 +158,11 @@ impl Fs {
             }
             None => {}
         }
-        if !flags.exchange && old.parent != new.parent {
-            if let Some((key, Some(desired))) = self.keep_directory(names, old.parent, &old.name) {
-                plan.wanted.entry(key).or_insert(desired);
-            }
+        if !flags.exchange
+            && old.parent != new.parent
+            && let Some((key, Some(desired))) = self.keep_directory(names, old.parent, &old.name)
+        {
+            plan.wanted.entry(key).or_insert(desired);
         }
         Ok(plan)
     }
@@ -364,7 +365,7 @@ impl Fs {
             return;
         }
         let version = Version { key: object.key.clone(), etag: object.etag.clone(), size: object.size };
-        let seen = Seen::Object { version, modified: object.last_modified, headers: self.learned(object) };
+        let seen = Seen::Object { version, modified: object.last_modified, headers: self.learned(object).map(Box::new) };
         let absorbed = names.absorb(at, &Arc::from(last), seen, begun, clock::now());
         there.insert(absorbed.ino);
         self.tell_kernel(at, last, absorbed);

@@ -15,7 +15,7 @@ use crate::types::{ObjectHeaders, Version};
 /// What the bucket has under one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    Object { version: Version, modified: SystemTime, headers: Option<ObjectHeaders> },
+    Object { version: Version, modified: SystemTime, headers: Option<Box<ObjectHeaders>> },
     Directory,
 }
 
@@ -43,7 +43,7 @@ impl Namespace {
             if let Seen::Object { version, modified, headers } = seen {
                 changed = inode.see(version, modified);
                 if let Some(headers) = headers {
-                    inode.take_headers(headers);
+                    inode.take_headers(*headers);
                 }
             }
         }
@@ -67,7 +67,7 @@ impl Namespace {
             if let Seen::Object { version, modified, headers } = seen {
                 inode.see(version, modified);
                 if let Some(headers) = headers {
-                    inode.take_headers(headers);
+                    inode.take_headers(*headers);
                 }
             }
         }
@@ -80,7 +80,7 @@ impl Namespace {
         match seen {
             Seen::Directory => inode.is_directory(),
             Seen::Object { version, headers, .. } => {
-                let link = headers.as_ref().map(attributes::is_symlink);
+                let link = headers.as_deref().map(attributes::is_symlink);
                 let same_kind = match &inode.node {
                     Node::Directory(_) => false,
                     Node::File(_) => link != Some(true),

@@ -28,7 +28,7 @@ fn object(key: &str, etag: &str, size: u64, modified: u64) -> Seen {
 fn with_metadata(seen: Seen, metadata: &[(&str, &str)]) -> Seen {
     let Seen::Object { version, modified, .. } = seen else { return seen };
     let metadata = metadata.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    Seen::Object { version, modified, headers: Some(ObjectHeaders { metadata, ..ObjectHeaders::default() }) }
+    Seen::Object { version, modified, headers: Some(Box::new(ObjectHeaders { metadata, ..ObjectHeaders::default() })) }
 }
 
 fn absorb(names: &mut Namespace, directory: Ino, name: &str, seen: Seen) -> Absorbed {

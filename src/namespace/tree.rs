@@ -171,15 +171,13 @@ impl Namespace {
     /// Removes an inode that nothing refers to any more. A directory goes with what is below it.
     pub fn remove_if_unused(&mut self, ino: Ino) -> bool {
         let unused = ino != ROOT && self.get(ino).is_some_and(|i| i.place.is_none() && i.lookups == 0 && i.opens == 0);
-        if unused && let Some(inode) = self.inodes.remove(&ino) {
-            if let Node::Directory(directory) = inode.node {
-                for child in directory.children.into_values() {
-                    if let Child::Inode(child) = child {
-                        if let Some(inode) = self.get_mut(child) {
-                            inode.place = None;
-                        }
-                        self.remove_if_unused(child);
+        if unused && let Some(Inode { node: Node::Directory(directory), .. }) = self.inodes.remove(&ino) {
+            for child in directory.children.into_values() {
+                if let Child::Inode(child) = child {
+                    if let Some(inode) = self.get_mut(child) {
+                        inode.place = None;
                     }
+                    self.remove_if_unused(child);
                 }
             }
         }

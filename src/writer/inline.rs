@@ -1,7 +1,7 @@
 //! Uploads of a few bytes that are in the journal itself: symlinks and directory markers.
 
-use super::{Shared, backoff};
 use super::flight::{Effect, Job, Refused, Stored};
+use super::{Shared, backoff};
 use crate::clock;
 use crate::error::Result;
 use crate::store::{Body, Condition, ErrorKind, Receipt, StoreError, plain_etag};

@@ -1,8 +1,8 @@
 //! Renames, exchanges, directories: what waits for what, on the bucket.
 
 use super::*;
-use crate::store::fault::{Fault, Rule, When};
 use crate::store::ErrorKind;
+use crate::store::fault::{Fault, Rule, When};
 
 fn rename(world: &World, from: &str, to: &str, version: &Version) {
     let changes = vec![
