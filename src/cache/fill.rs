@@ -31,7 +31,7 @@ impl LocalFile {
             }
             let bytes = &data[(part.start - offset) as usize..(part.end - offset) as usize];
             let written = self.put(&file, bytes, part.start).map_err(Error::from);
-            if let Err(error) = written.and_then(|()| self.gain(&mut state, &file, part, size, false)) {
+            if let Err(error) = written.and_then(|()| self.gain(&mut state, part, size, false)) {
                 self.shared.release(need, dirty);
                 return Err(error);
             }

@@ -27,8 +27,6 @@ impl LocalFile {
         }
         self.shared.budget.move_to(state.charged(), true);
         state.dirty = true;
-        state.journalled.clear();
-        state.durable.clear();
         if !state.row_dirty
             && let Err(error) = self.ensure_data_file(&mut state).and_then(|()| self.journal_row(&mut state))
         {

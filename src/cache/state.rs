@@ -27,7 +27,7 @@ pub struct State {
     pub present: SpanSet,
     /// Present parts that were never written: they read as zeros and take no room.
     pub holes: SpanSet,
-    /// Of an incomplete dirty file, what the journal calls present. Fetched parts are not in it until they are synced or
+    /// Of an incomplete dirty file (else empty), what the journal calls present. Fetched parts are not in it until they are synced or
     /// written over: a local change has to be in it, wherever it lies.
     pub journalled: SpanSet,
     /// Those of them that a power cut can't take.

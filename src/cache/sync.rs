@@ -14,10 +14,10 @@ use super::spans::SpanSet;
 const USED_BATCH: usize = 256;
 
 /// What of a dirty file went to the disk.
-struct Written {
+pub(super) struct Written {
     /// Present when it was asked for; empty where the file is complete.
-    present: SpanSet,
-    cuts: u64,
+    pub present: SpanSet,
+    pub cuts: u64,
 }
 
 impl Shared {
@@ -76,7 +76,7 @@ impl LocalFile {
     }
 
     /// What went to the disk and was not taken away meanwhile can't be lost any more; the row says so.
-    fn record_durable(&self, written: Written) -> Result<()> {
+    pub(super) fn record_durable(&self, written: Written) -> Result<()> {
         let mut state = self.state.lock();
         if state.cuts != written.cuts || state.complete || !state.dirty {
             return Ok(());

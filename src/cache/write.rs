@@ -46,7 +46,7 @@ impl LocalFile {
         let touched = span.start.min(old_size)..span.end;
         self.note_change(state, touched.clone());
         let written = self.put(&file, data, offset).map_err(refusal);
-        let gained = written.and_then(|()| Ok(self.gain(state, &file, touched, span.end.max(old_size), true)?));
+        let gained = written.and_then(|()| Ok(self.gain(state, touched, span.end.max(old_size), true)?));
         if let Err(refused) = gained {
             self.shared.release(need, dirty);
             // What went past the end is no part of the file.
@@ -79,7 +79,7 @@ impl LocalFile {
         let old_size = state.size;
         self.note_change(state, old_size..size);
         file.set_len(size)?;
-        if let Err(error) = self.gain(state, &file, old_size..size, size, true) {
+        if let Err(error) = self.gain(state, old_size..size, size, true) {
             file.set_len(old_size)?;
             return Err(error);
         }
@@ -145,7 +145,7 @@ impl LocalFile {
         }
         self.note_change(state, span.clone());
         let (charged, dirty, size) = (state.charged(), state.dirty, state.size);
-        self.gain(state, &file, span.clone(), size, true)?;
+        self.gain(state, span.clone(), size, true)?;
         state.holes.insert(span);
         state.cuts += 1;
         // What becomes present here is a hole at once, so the sum can only fall.
@@ -181,7 +181,7 @@ impl LocalFile {
 
     /// The bytes of `span` are in the data file, which is `size` long now: journals that where it has to be, then
     /// takes it into the state. On an error nothing has changed.
-    pub(super) fn gain(&self, state: &mut State, file: &File, span: Span, size: u64, local: bool) -> Result<()> {
+    pub(super) fn gain(&self, state: &mut State, span: Span, size: u64, local: bool) -> Result<()> {
         if state.complete {
             state.size = size;
             return Ok(());
@@ -190,7 +190,7 @@ impl LocalFile {
         absent.iter().for_each(|part| state.present.insert(part.clone()));
         state.size = size;
         let known = size == old_size && state.journalled.contains(&span);
-        if let Err(error) = self.journal_gain(state, file, span, local && !known) {
+        if let Err(error) = self.journal_gain(state, span, local && !known) {
             absent.into_iter().for_each(|part| state.present.remove(part));
             state.size = old_size;
             return Err(error);
@@ -200,11 +200,8 @@ impl LocalFile {
         Ok(())
     }
 
-    fn journal_gain(&self, state: &mut State, file: &File, span: Span, new_change: bool) -> Result<()> {
+    fn journal_gain(&self, state: &mut State, span: Span, new_change: bool) -> Result<()> {
         if state.is_full() {
-            if file.metadata()?.len() != state.size {
-                file.set_len(state.size)?;
-            }
             if state.dirty {
                 self.journal_complete(state)?;
             }

@@ -175,6 +175,43 @@ fn writes_over_fetched_bytes_survive_a_kill() {
 }
 
 #[test]
+fn after_a_crash_of_the_machine_only_what_was_synced_counts() {
+    let mut world = World::new();
+    let base = version("a", 100);
+    let file = world.cache().of_version(&base).unwrap();
+    let pin = file.pin();
+    file.mark_dirty();
+    file.fill(&base, 0, &[1; 20]).unwrap();
+    world.cache().sync().unwrap();
+    file.fill(&base, 40, &[1; 20]).unwrap();
+    // This journals the whole row.
+    file.truncate(90).unwrap();
+    let id = file.id();
+    drop((pin, file));
+    world.kill(false);
+    assert_eq!(world.cache().get(id).unwrap().missing(0..100), [20..90]);
+}
+
+#[test]
+fn what_was_cut_while_it_was_synced_is_not_durable() {
+    let world = World::new();
+    let file = world.cache().of_version(&version("a", 100)).unwrap();
+    let _pin = file.pin();
+    file.mark_dirty();
+    file.write_at(50, &[1; 50]).unwrap();
+    let written = {
+        let state = file.state.lock();
+        crate::cache::sync::Written { present: state.present.clone(), cuts: state.cuts }
+    };
+    file.truncate(60).unwrap();
+    file.write_at(60, &[2; 40]).unwrap();
+    file.record_durable(written).unwrap();
+    assert!(world.journal().files_as_synced().unwrap()[0].present.is_empty());
+    world.cache().sync().unwrap();
+    assert_eq!(world.journal().files_as_synced().unwrap()[0].present, [50..100]);
+}
+
+#[test]
 fn bytes_past_the_end_of_a_half_fetched_file_were_never_acknowledged() {
     let mut world = World::new();
     let base = version("a", 100);
@@ -213,6 +250,10 @@ fn walk(path: &Path) -> usize {
 
 #[test]
 fn a_dirty_row_is_never_undone_by_one_that_was_taken_before() {
+    [true, false].into_iter().for_each(a_late_row);
+}
+
+fn a_late_row(synced: bool) {
     let mut world = World::new();
     let base = version("a", 100);
     let file = world.cache().of_version(&base).unwrap();
@@ -221,7 +262,9 @@ fn a_dirty_row_is_never_undone_by_one_that_was_taken_before() {
     // The writer took the row; meanwhile the file becomes complete, and a sync journals it as clean.
     let early: FileRow = file.row(true).unwrap();
     file.fill(&base, 60, &[1; 40]).unwrap();
-    world.cache().sync().unwrap();
+    if synced {
+        world.cache().sync().unwrap();
+    }
     world.journal().apply(&[Change::PutFile(early.clone())]).unwrap();
     file.mark_dirty();
     file.write_at(50, &[2; 100]).unwrap();

@@ -39,12 +39,20 @@ fn a_change_that_is_not_journalled_did_not_happen() {
         let id = file.id();
         drop((pin, file));
         world.kill(true);
-        let file = world.cache().get(id).unwrap();
-        check(&file);
-        let _pin = file.pin();
-        file.truncate(220).unwrap();
-        assert_eq!(read(&file, 100..220), Some(vec![0; 120]), "{what}: no left-over bytes appear");
+        check_growing(&world.cache().get(id).unwrap(), what);
+
+        let (world, file, _pin) = broken();
+        assert!(attempt(&file), "{what}");
+        world.journal().refuse_commits(false);
+        check_growing(&file, what);
     }
+}
+
+fn check_growing(file: &Arc<LocalFile>, what: &str) {
+    check(file);
+    let _pin = file.pin();
+    file.truncate(220).unwrap();
+    assert_eq!(read(file, 100..220), Some(vec![0; 120]), "{what}: no left-over bytes appear");
 }
 
 #[test]
