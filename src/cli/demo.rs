@@ -104,7 +104,7 @@ Django's settings, with the stock FileSystemStorage:
     MEDIA_URL = \"/media/\"
 
 The link of one file, as a browser or a CDN would fetch it:
-    getfattr --only-values -n user.mediafs.url {media}/FILE
+    python3 -c 'import os; print(os.getxattr(\"{media}/FILE\", \"user.mediafs.url\").decode())'
 
 The same bucket with any S3 client:
     AWS_ACCESS_KEY_ID={access_key_id} AWS_SECRET_ACCESS_KEY={secret_access_key} \\

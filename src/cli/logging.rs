@@ -9,12 +9,12 @@ use tracing_subscriber::EnvFilter;
 use crate::daemon::{LogFormat, LogSettings};
 
 /// What libraries say is of interest where it is a warning, or where somebody looks for a bug. The SDK's warnings are
-/// told again, in better words, by who asked it.
+/// told again, in better words, by who asked it; what fuser complains of is an answer that nobody waits for any more.
 fn directives(level: &str) -> String {
     match level {
         "trace" => "debug,mediafs=trace".to_owned(),
-        "error" => "error".to_owned(),
-        level => format!("warn,aws_config=error,aws_smithy_runtime=error,aws_runtime=error,s3s=error,mediafs={level}"),
+        "error" => "error,fuser=off".to_owned(),
+        level => format!("warn,fuser=off,aws_config=error,aws_smithy_runtime=error,aws_runtime=error,s3s=error,mediafs={level}"),
     }
 }
 

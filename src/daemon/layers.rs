@@ -29,9 +29,9 @@ use crate::store::trace::{RequestCounts, TraceStore};
 use crate::store::{self, ErrorKind, Operation, Store, StoreError, advice, check_bucket};
 use crate::writer::{Writer, WriterConfig};
 
-/// Finding region and credentials may ask services that don't exist here; with the question to the bucket (4.5 s at the
-/// most, but that only where the network swallows it) a newcomer has the answer within five seconds.
-const REACH_TIME: Duration = Duration::from_millis(4700);
+/// Finding region and credentials may ask services that don't exist here, and the question itself may be swallowed: with
+/// this for both, a newcomer has the answer within five seconds.
+const REACH_TIME: Duration = Duration::from_secs(4);
 /// Enough for 10 Gbit/s at 100 ms, and as much memory as that takes; far below what a store refuses.
 const READS_AT_ONCE: usize = 32;
 const CHANGES_AT_ONCE: usize = 32;

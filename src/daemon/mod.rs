@@ -37,7 +37,6 @@ pub use status::{Degraded, FailedFile, Report, STATUS_ATTRIBUTE, bytes_text};
 
 use crate::fuse::{self, EdgeOptions, MountError, MountOptions, Mounted};
 use crate::journal::{DirectoryLock, Journal};
-use crate::store::trace::RequestCounts;
 use crate::store::{StoreError, advice};
 use service::ServiceManager;
 use status::Sources;
@@ -104,7 +103,7 @@ impl Daemon {
         };
         let counts = layers.counts.clone();
         let edge_options =
-            EdgeOptions { deadline: settings.timeout, progress: Arc::new(move || answered(&counts)), keep_listings: settings.exclusive };
+            EdgeOptions { deadline: settings.timeout, progress: Arc::new(move || counts.answered()), keep_listings: settings.exclusive };
         let sources = Arc::new(Sources {
             settings,
             fs: Arc::clone(&layers.fs),
@@ -192,11 +191,4 @@ async fn report_draining(service: &ServiceManager, sources: &Sources) {
         service.extend_timeout(DRAIN_EXTENSION);
         sleep(DRAIN_REPORT).await;
     }
-}
-
-/// Requests that the bucket answered well: what moves as long as uploads do.
-fn answered(counts: &RequestCounts) -> u64 {
-    let all: u64 = counts.snapshot().values().sum();
-    let failed: u64 = counts.errors().values().sum();
-    all.saturating_sub(failed)
 }

@@ -83,6 +83,12 @@ impl Answers {
         }
     }
 
+    /// Runs what neither waits nor fails.
+    pub fn certain<T>(&self, asked: impl Fn() -> Asked, operation: impl FnOnce() -> T) -> std::result::Result<T, Errno> {
+        let _inside = self.runtime.enter();
+        catch_unwind(AssertUnwindSafe(operation)).map_err(|panic| bug(&asked(), panic.as_ref()))
+    }
+
     async fn wait<T, F>(&self, asked: &Asked, patience: Patience, operation: Pin<Box<F>>) -> std::result::Result<T, Errno>
     where
         F: Future<Output = Result<T>> + Send,

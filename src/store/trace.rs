@@ -27,6 +27,7 @@ pub struct RequestCounts(Arc<Counters>);
 struct Counters {
     requests: [AtomicU64; Operation::ALL.len()],
     errors: [AtomicU64; Operation::ALL.len()],
+    answered: AtomicU64,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
 }
@@ -57,6 +58,11 @@ impl RequestCounts {
     /// Failed requests by operation. A missing object and a condition that doesn't hold count as failures.
     pub fn errors(&self) -> BTreeMap<&'static str, u64> {
         Self::named(&self.0.errors)
+    }
+
+    /// Requests that were answered well: what moves as long as anything gets done.
+    pub fn answered(&self) -> u64 {
+        self.0.answered.load(Ordering::Relaxed)
     }
 
     /// Bytes of objects and parts sent, repeated attempts included.
@@ -91,7 +97,10 @@ impl TraceStore {
         let result = request.await;
         let millis = begun.elapsed().as_millis();
         match &result {
-            Ok(_) => debug!(operation = operation.name(), key = %name, millis, "request"),
+            Ok(_) => {
+                self.counts.0.answered.fetch_add(1, Ordering::Relaxed);
+                debug!(operation = operation.name(), key = %name, millis, "request");
+            }
             Err(error) => {
                 self.counts.count_error(operation);
                 debug!(operation = operation.name(), key = %name, millis, kind = ?error.kind, error = %error.message, "request failed");

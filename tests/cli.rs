@@ -1,0 +1,237 @@
+//! What a newcomer gets wrong: each mistake ends the program within five seconds with one line that says what to change.
+//! Nothing here needs FUSE, a network or MinIO: every one of these is found before anything is mounted.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
+
+use mediafs::emulator::{Emulator, EmulatorConfig};
+use mediafs::journal::{DirectoryLock, Journal};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A place to mount on, and a cache directory.
+struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        fs::create_dir(directory.path().join("mnt")).expect("mount point");
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    /// `mount URL mnt` on this place, with valid keys.
+    fn mount(&self, url: &str, options: &[&str]) -> Run {
+        let mut arguments = vec!["mount".to_owned(), url.to_owned(), self.path("mnt"), "--cache-dir".to_owned(), self.path("cache")];
+        arguments.extend(options.iter().map(|option| (*option).to_owned()));
+        Run { arguments, keys: Some(("mediafs", "mediafs-secret")) }
+    }
+}
+
+struct Run {
+    arguments: Vec<String>,
+    keys: Option<(&'static str, &'static str)>,
+}
+
+impl Run {
+    /// Nothing of this machine's own configuration reaches the program.
+    fn output(&self) -> Output {
+        let mut command = Command::new("timeout");
+        command.arg("20").arg(env!("CARGO_BIN_EXE_mediafs")).args(&self.arguments);
+        command.env_clear().env("HOME", "/nonexistent").env("AWS_EC2_METADATA_DISABLED", "true").env("RUST_BACKTRACE", "1");
+        if let Some((id, secret)) = self.keys {
+            command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+        }
+        command.output().expect("runs")
+    }
+
+    /// The one line on standard error, without its beginning.
+    fn refusal(&self, code: i32) -> String {
+        let begun = Instant::now();
+        let output = self.output();
+        let took = begun.elapsed();
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(code), "{:?}: {said}", self.arguments);
+        assert!(took < SOON, "{:?} took {took:?}: {said}", self.arguments);
+        assert_eq!(said.lines().count(), 1, "one line: {said}");
+        said.strip_prefix("mediafs: ").expect("names the program").trim_end().to_owned()
+    }
+}
+
+fn assert_says(line: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(line.contains(part), "{part:?} is missing in: {line}");
+    }
+}
+
+/// A bucket `media` that answers, for as long as the value lives.
+struct Bucket {
+    runtime: Runtime,
+    emulator: Emulator,
+}
+
+impl Bucket {
+    fn start(region: Option<&str>) -> Self {
+        let runtime = Runtime::new().expect("runtime");
+        let config = EmulatorConfig { buckets: vec!["media".into()], region: region.map(Into::into), ..EmulatorConfig::default() };
+        let emulator = runtime.block_on(Emulator::start(config)).expect("emulator");
+        Self { runtime, emulator }
+    }
+
+    fn endpoint(&self) -> String {
+        let _inside = self.runtime.enter();
+        self.emulator.endpoint()
+    }
+}
+
+/// A server that sends `answer` to whatever it is asked, or nothing at all.
+fn stranger(answer: Option<&'static str>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("port");
+    let address = listener.local_addr().expect("address");
+    thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut connection in listener.incoming().map_while(Result::ok) {
+            if let Some(answer) = answer {
+                let mut request = [0; 4096];
+                let _ = connection.read(&mut request);
+                let _ = connection.write_all(answer.as_bytes());
+            } else {
+                open.push(connection);
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn without_credentials_it_says_which_to_set() {
+    let (place, bucket) = (Place::new(), Bucket::start(None));
+    let mut run = place.mount("s3://media", &["--endpoint-url", &bucket.endpoint()]);
+    run.keys = None;
+    assert_says(&run.refusal(1), &["AWS_ACCESS_KEY_ID", "R2_ACCESS_KEY_ID"]);
+}
+
+#[test]
+fn wrong_keys_are_told_from_a_wrong_bucket() {
+    let (place, bucket) = (Place::new(), Bucket::start(None));
+    for keys in [("mediafs", "wrong"), ("stranger", "mediafs-secret")] {
+        let mut run = place.mount("s3://media", &["--endpoint-url", &bucket.endpoint()]);
+        run.keys = Some(keys);
+        assert_says(&run.refusal(1), &["check the access key"]);
+    }
+    let run = place.mount("s3://nobodys", &["--endpoint-url", &bucket.endpoint()]);
+    assert_says(&run.refusal(1), &["no bucket \"nobodys\"", "check the bucket's name"]);
+}
+
+#[test]
+fn a_mistake_does_not_bind_the_cache_directory() {
+    let (place, bucket) = (Place::new(), Bucket::start(None));
+    place.mount("s3://nobodys", &["--endpoint-url", &bucket.endpoint()]).refusal(1);
+    let line = place.mount("s3://nobody-else", &["--endpoint-url", &bucket.endpoint()]).refusal(1);
+    assert_says(&line, &["no bucket \"nobody-else\""]);
+}
+
+#[test]
+fn a_wrong_region_names_the_option() {
+    let (place, bucket) = (Place::new(), Bucket::start(Some("eu-central-1")));
+    let run = place.mount("s3://media", &["--endpoint-url", &bucket.endpoint(), "--region", "us-west-2"]);
+    assert_says(&run.refusal(1), &["eu-central-1", "--region"]);
+}
+
+#[test]
+fn endpoints_that_are_no_s3_are_named() {
+    let place = Place::new();
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("port");
+    let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 20\r\nconnection: close\r\n\r\n<html>welcome</html>";
+    for (address, parts) in [
+        (closed, &["refuses the connection", "--endpoint-url"][..]),
+        (stranger(Some(page)), &["--endpoint-url", "S3 API"]),
+        (stranger(None), &["no answer", "--endpoint-url"]),
+    ] {
+        let run = place.mount("s3://media", &["--endpoint-url", &format!("http://{address}")]);
+        assert_says(&run.refusal(1), parts);
+    }
+}
+
+#[test]
+fn the_mount_point_must_be_an_empty_directory() {
+    let place = Place::new();
+    fs::write(place.path("mnt/file"), "x").expect("file");
+    assert_says(&place.mount("s3://media", &[]).refusal(1), &["is not empty"]);
+    fs::remove_file(place.path("mnt/file")).expect("remove");
+    fs::remove_dir(place.path("mnt")).expect("remove");
+    assert_says(&place.mount("s3://media", &[]).refusal(1), &["no such directory", "mkdir -p"]);
+    fs::write(place.path("mnt"), "x").expect("file");
+    assert_says(&place.mount("s3://media", &[]).refusal(1), &["is not a directory"]);
+}
+
+#[test]
+fn the_cache_directory_must_be_ours_alone() {
+    let (place, bucket) = (Place::new(), Bucket::start(None));
+    let run = place.mount("s3://media", &["--endpoint-url", &bucket.endpoint()]);
+    let cache = place.path("cache");
+    let lock = DirectoryLock::acquire(Path::new(&cache)).expect("lock");
+    assert_says(&run.refusal(1), &[&cache, "in use", "--cache-dir"]);
+    drop(lock);
+    drop(Journal::open(Path::new(&cache), "s3://another/ at AWS").expect("journal"));
+    assert_says(&run.refusal(1), &[&cache, "s3://another/", "--cache-dir"]);
+}
+
+#[test]
+fn a_cache_directory_that_cant_be_written_to_is_named() {
+    let place = Place::new();
+    let mut run = place.mount("s3://media", &["--endpoint-url", "http://127.0.0.1:1"]);
+    run.arguments[4] = "/dev/null/cache".to_owned();
+    assert_says(&run.refusal(1), &["/dev/null/cache", "--cache-dir"]);
+}
+
+#[test]
+fn options_are_checked_before_anything_else() {
+    let place = Place::new();
+    for (options, parts) in [
+        (&["--ttl", "soon"][..], &["--ttl soon", "10s"][..]),
+        (&["--cache-sise", "1GiB"], &["--cache-size"]),
+        (&["-o", "alow_other"], &["allow-other"]),
+        (&["--config", "/nonexistent.toml"], &["--config /nonexistent.toml"]),
+        (&["--endpoint-url", "localhost:9000"], &["http://127.0.0.1:9000"]),
+    ] {
+        assert_says(&place.mount("s3://media", options).refusal(2), parts);
+    }
+    assert_says(&place.mount("media", &[]).refusal(2), &["s3://BUCKET"]);
+    assert_says(&place.mount("r2://media", &[]).refusal(2), &["R2_ACCOUNT_ID"]);
+}
+
+#[test]
+fn status_and_flush_want_a_mount() {
+    let place = Place::new();
+    for command in ["status", "flush"] {
+        let run = |path: String| Run { arguments: vec![command.to_owned(), path], keys: None };
+        assert_says(&run(place.path("mnt")).refusal(1), &["is not on a mediafs mount"]);
+        assert_says(&run(place.path("missing")).refusal(1), &["missing"]);
+    }
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    for (arguments, part) in
+        [(&["--help"][..], "mount"), (&["--version"], env!("CARGO_PKG_VERSION")), (&["mount", "--help"], "--cache-size")]
+    {
+        let run = Run { arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(), keys: None };
+        let output = run.output();
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains(part), "{arguments:?}");
+    }
+}
