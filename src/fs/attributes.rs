@@ -142,13 +142,14 @@ impl Fs {
     }
 
     fn attributes_only(&self, inode: &Inode, headers: Option<ObjectHeaders>, was_there: bool) -> Desired {
-        let content = match (&inode.node, inode.version()) {
+        let held = inode.held();
+        let was_there = was_there || held.is_some() || inode.directory().is_some_and(|d| d.marker != Some(false));
+        let content = match (&inode.node, held) {
             (Node::Directory(_), _) => Content::Inline(Vec::new()),
-            (_, Some(version)) => Content::CopyOf(version.clone()),
+            (_, Some(version)) => Content::CopyOf(version),
             // Clean, without a version: nothing of it was ever wanted in the bucket.
             (_, None) => Content::Inline(Vec::new()),
         };
-        let was_there = was_there || inode.version().is_some() || inode.directory().is_some_and(|d| d.marker != Some(false));
         Desired { content, headers, condition: Condition::Any, was_there, since: clock::now() }
     }
 

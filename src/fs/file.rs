@@ -159,10 +159,11 @@ impl Fs {
                 Desired { content, headers, ..pending }
             }
             pending => {
-                let version = inode.version().filter(|version| version.key == *key);
+                let held = inode.held();
+                let was_there = held.is_some() || pending.is_some();
                 // Built on old bytes, so on that version alone.
-                let condition = version.map_or(Condition::Any, |version| Condition::IfMatch(version.etag.clone()));
-                let was_there = inode.version().is_some() || pending.is_some();
+                let condition =
+                    held.filter(|version| version.key == *key).map_or(Condition::Any, |version| Condition::IfMatch(version.etag));
                 Desired { content, headers, condition, was_there, since: clock::now() }
             }
         })

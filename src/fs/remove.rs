@@ -31,7 +31,7 @@ impl Fs {
         if inode.is_directory() {
             return Err(Error::IsDirectory);
         }
-        let was_there = inode.version().is_some();
+        let was_there = inode.held().is_some();
         let also = self.forget_symlink(inode, &key);
         let mut changes = vec![(key.clone(), Some(absent(was_there)))];
         self.keep_for_handles(&names, ino);

@@ -153,7 +153,7 @@ impl Fs {
             Some(target) => {
                 let inode = names.get(target).ok_or(Error::NotFound)?;
                 let key = if inode.is_directory() { new_key.as_directory() } else { new_key };
-                let was_there = inode.version().is_some() || self.may_have_marker(names, target);
+                let was_there = inode.held().is_some() || self.may_have_marker(names, target);
                 plan.leave(key, was_there);
             }
             None => {}
@@ -241,12 +241,13 @@ impl Fs {
             }
         };
         let pending = self.writer.pending(from).filter(|desired| desired.content != Content::Absent);
+        let held = inode.held();
         let was_there =
-            inode.version().is_some_and(|version| version.key == *from) || pending.as_ref().is_some_and(|desired| desired.was_there);
-        let desired = match (pending, inode.version()) {
+            held.as_ref().is_some_and(|version| version.key == *from) || pending.as_ref().is_some_and(|desired| desired.was_there);
+        let desired = match (pending, held) {
             (Some(pending), _) => Desired { headers: headers(pending.headers), condition: condition.clone(), was_there: false, ..pending },
             (None, Some(version)) => {
-                let content = Content::CopyOf(version.clone());
+                let content = Content::CopyOf(version);
                 Desired { content, headers: headers(None), condition: condition.clone(), was_there: false, since: clock::now() }
             }
             (None, None) => return Err(Error::NotFound),

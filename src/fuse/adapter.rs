@@ -124,17 +124,7 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
         // Nobody waits for an answer; a bug is logged.
-<<<<<<< ours
-        self.answers.now(
-            || Asked::of("forget", ino.0),
-            || {
-                self.fs.forget(ino.0, lookups);
-                Some(Ok(()))
-            },
-        );
-=======
         let _ = self.answers.certain(|| Asked::of("forget", ino.0), || self.fs.forget(ino.0, lookups));
->>>>>>> theirs
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -335,17 +325,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-<<<<<<< ours
-        self.answers.now(
-            || Asked::of("release", ino.0),
-            || {
-                self.fs.release(handle.0);
-                Some(Ok(()))
-            },
-        );
-=======
         let released = self.answers.certain(|| Asked::of("release", ino.0), || self.fs.release(handle.0));
->>>>>>> theirs
         // The kernel counts the open as gone with this answer, so ours goes before it.
         self.modes.lock().released(handle.0);
         match released {
@@ -390,21 +370,10 @@ impl Filesystem for Adapter {
     }
 
     fn releasedir(&self, _: &Request, ino: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-<<<<<<< ours
-        self.answers.now(
-            || Asked::of("releasedir", ino.0),
-            || {
-                self.fs.releasedir(handle.0);
-                Some(Ok(()))
-            },
-        );
-        reply.ok();
-=======
         match self.answers.certain(|| Asked::of("releasedir", ino.0), || self.fs.releasedir(handle.0)) {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
->>>>>>> theirs
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {

@@ -142,6 +142,13 @@ impl Inode {
         }
     }
 
+    /// The version that the bucket holds of it, as far as anybody here knows. A file that was just uploaded has it as the
+    /// base of its clean bytes before word of it gets here.
+    pub fn held(&self) -> Option<Version> {
+        let local = self.file().and_then(|file| file.local.as_ref());
+        local.filter(|local| !local.is_dirty()).and_then(|local| local.base()).or_else(|| self.version().cloned())
+    }
+
     pub fn modified(&self) -> Option<Modified> {
         match &self.node {
             Node::File(file) => file.modified,
