@@ -10,7 +10,7 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -63,7 +63,7 @@ async fn minio() -> Subject {
     static TESTS: AtomicU64 = AtomicU64::new(0);
     make_bucket().await;
     let store = connect(config(BUCKET)).await.expect("a valid configuration");
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let since = mediafs::clock::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let prefix = format!("{since}-{}/", TESTS.fetch_add(1, Ordering::Relaxed));
     Subject {
         store: Arc::new(PrefixStore::new(Arc::new(store), &prefix)),
@@ -75,7 +75,7 @@ async fn minio() -> Subject {
 conformance!(minio);
 
 async fn mistake(config: S3Config) -> (ErrorKind, String) {
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let store: Store = Arc::new(connect(config).await.expect("a valid configuration"));
     let error = check_bucket(&store).await.expect_err("this can't work");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());

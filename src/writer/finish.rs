@@ -23,7 +23,7 @@ use crate::types::{ETag, Key, Version};
 /// What is left to want after something was stored.
 enum Left {
     Nothing,
-    Some(Desired, Option<Arc<LocalFile>>),
+    Some(Box<Desired>, Option<Arc<LocalFile>>),
 }
 
 pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
@@ -85,7 +85,7 @@ fn left(entry: Option<&Entry>, job: &Job, stored: &Stored, changes: &mut Vec<Cha
         renew(&mut desired, file.as_deref(), old, &stored.version)?;
     }
     changes.push(Change::SetDesired(job.key.clone(), desired.clone()));
-    Ok(Left::Some(desired, file))
+    Ok(Left::Some(Box::new(desired), file))
 }
 
 /// The version that was replaced by the same bytes under other headers.
@@ -143,7 +143,7 @@ fn settle_entry(queue: &mut Queue, job: &Job, left: Left, now: Instant) -> Vec<W
             let Some(entry) = queue.get_mut(&job.key) else { return Vec::new() };
             let (satisfied, waiting) =
                 std::mem::take(&mut entry.waiters).into_iter().partition::<Vec<_>, _>(|waiter| waiter.from_flight <= job.number);
-            (entry.desired, entry.file, entry.waiters) = (desired, file, waiting);
+            (entry.desired, entry.file, entry.waiters) = (*desired, file, waiting);
             entry.urgent = !entry.waiters.is_empty();
             (entry.first_dirty, entry.settled, entry.unsure, entry.local_only) = (now, false, false, false);
             (entry.attempts, entry.not_before) = (0, None);
@@ -288,12 +288,12 @@ pub fn failed(shared: &Shared, job: &Job, error: Error) {
     let now = Instant::now();
     let mut queue = shared.queue.lock();
     let mut attempts = 1;
-    if is_current(&queue, job) {
-        if let Some(entry) = queue.get_mut(&job.key) {
-            entry.attempts += 1;
-            attempts = entry.attempts;
-            entry.unsure |= backoff::may_have_worked(&error);
-        }
+    if is_current(&queue, job)
+        && let Some(entry) = queue.get_mut(&job.key)
+    {
+        entry.attempts += 1;
+        attempts = entry.attempts;
+        entry.unsure |= backoff::may_have_worked(&error);
     }
     let wait = backoff::delay(attempts).max(asked_wait(&error));
     note_failure(&mut queue, job, &error, now);

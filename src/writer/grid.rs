@@ -147,7 +147,7 @@ mod tests {
         fn any_size_fits_the_limits(size in 1u64..=4_995 * (GIB * 1024 / 1000)) {
             let tuning = Tuning::default();
             let part = part_bytes(size, tuning.part_bytes, tuning.max_parts);
-            prop_assert!(part >= 5 * MIB && part <= 5 * GIB - 5 * MIB && part.is_power_of_two());
+            prop_assert!((5 * MIB..=5 * GIB - 5 * MIB).contains(&part) && part.is_power_of_two());
             prop_assert!(size.div_ceil(part) <= tuning.max_parts);
         }
     }

@@ -28,7 +28,7 @@ struct Host {
 impl Host {
     fn new(seed: u64) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        Self { world: World::new(), model: BTreeMap::new(), random, kills: seed % 2 == 0 }
+        Self { world: World::new(), model: BTreeMap::new(), random, kills: seed.is_multiple_of(2) }
     }
 
     fn name(&mut self) -> &'static str {

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use mediafs::store::fault::{Fault, FaultStore, Faults, Rule, When};
 use mediafs::store::retry::{RetryPolicy, RetryStore};
@@ -19,7 +19,7 @@ pub async fn a_missing_object(subject: Subject) {
 }
 
 pub async fn head_and_get_agree(subject: Subject) {
-    let begun = SystemTime::now() - Duration::from_secs(60);
+    let begun = mediafs::clock::now() - Duration::from_secs(60);
     let receipt = subject.put("dir/a.bin", noise(100_000)).await;
     assert_eq!((receipt.size(), receipt.etag()), (100_000, &plain_etag(&md5(&noise(100_000)))));
     let key = Key::from("dir/a.bin");

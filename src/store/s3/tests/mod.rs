@@ -3,7 +3,9 @@
 
 mod server;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use futures::TryStreamExt;
 
