@@ -63,7 +63,7 @@ async fn minio() -> Subject {
     static TESTS: AtomicU64 = AtomicU64::new(0);
     make_bucket().await;
     let store = connect(config(BUCKET)).await.expect("a valid configuration");
-    let since = mediafs::clock::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let since = mediafs::clock::now().duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let prefix = format!("{since}-{}/", TESTS.fetch_add(1, Ordering::Relaxed));
     Subject {
         store: Arc::new(PrefixStore::new(Arc::new(store), &prefix)),
