@@ -33,7 +33,7 @@ pub fn merge(new: Option<Desired>, old: Option<&Desired>, doing: Doing) -> Optio
         new.was_there |= old.was_there;
         new.since = old.since;
         // A marker that is still to go up keeps the directory, and knows its attributes.
-        if new.content == Content::KeptDirectory && matches!(old.content, Content::Inline(_)) {
+        if new.content == Content::KeptDirectory && !matches!(old.content, Content::Absent | Content::KeptDirectory) {
             return Some(old.clone());
         }
         // The object that we were to delete is still there, or would be after a crash: to us the name is free.

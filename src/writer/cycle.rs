@@ -7,38 +7,79 @@ use tokio::time::Instant;
 use super::finish::is_current;
 use super::flight::Job;
 use super::source::is_gone;
-use super::{Shared, source};
-use crate::cache::LocalFile;
+use super::{Shared, finish, source};
+use crate::cache::{LocalFile, Pin};
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
 use crate::types::{ObjectHeaders, Version};
 
 /// Makes `job`'s entry independent of any other key: staged, complete, and uploaded from here.
 pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
-    let (file, headers) = match (&job.desired.content, &job.file) {
-        (Content::CopyOf(version), _) => {
-            let headers = match &job.desired.headers {
-                Some(headers) => headers.clone(),
-                None => source_headers(shared, version).await?,
-            };
-            (shared.cache.of_version(version)?, Some(headers))
+    let here = match (&job.desired.content, &job.file) {
+        (Content::CopyOf(version), _) => match fetch_version(shared, job, version).await {
+            Err(Error::Stale) => fetch_present(shared, job, version).await?,
+            fetched => Some(fetched?),
+        },
+        (Content::Staged(_), Some(file)) => {
+            let pin = file.pin();
+            fetch_all(shared, file).await?;
+            Some(Here { file: file.clone(), headers: job.desired.headers.clone(), _pin: pin })
         }
-        (Content::Staged(_), Some(file)) => (file.clone(), job.desired.headers.clone()),
         _ => return Ok(()),
     };
-    let _pin = file.pin();
+    match here {
+        Some(here) => stage(shared, job, &here),
+        None => {
+            finish::gone(shared, job);
+            Ok(())
+        }
+    }
+}
+
+/// Bytes that are all here, and what goes with them.
+struct Here {
+    file: Arc<LocalFile>,
+    headers: Option<ObjectHeaders>,
+    _pin: Pin,
+}
+
+/// [`Error::Stale`]: that version is gone.
+async fn fetch_version(shared: &Arc<Shared>, job: &Job, version: &Version) -> Result<Here> {
+    let headers = match &job.desired.headers {
+        Some(headers) => headers.clone(),
+        None => source_headers(shared, version).await?,
+    };
+    let file = shared.cache.of_version(version)?;
+    let pin = file.pin();
     fetch_all(shared, &file).await?;
+    Ok(Here { file, headers: Some(headers), _pin: pin })
+}
+
+/// Another writer replaced the source: what is there now. None: nothing is.
+async fn fetch_present(shared: &Arc<Shared>, job: &Job, version: &Version) -> Result<Option<Here>> {
+    match shared.store.head(&version.key).await {
+        Ok(info) => {
+            let present = Version { key: version.key.clone(), etag: info.etag, size: info.size };
+            fetch_version(shared, job, &present).await.map(Some)
+        }
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// From now on the entry wants the bytes that are here.
+fn stage(shared: &Shared, job: &Job, here: &Here) -> Result<()> {
     let mut queue = shared.queue.lock();
     if !is_current(&queue, job) {
         return Ok(());
     }
-    let content = Content::Staged(file.id());
-    let desired = Desired { content, headers, ..job.desired.clone() };
-    shared.journal.apply(&[Change::PutFile(file.row(true)?), Change::SetDesired(job.key.clone(), desired.clone())])?;
+    let content = Content::Staged(here.file.id());
+    let desired = Desired { content, headers: here.headers.clone(), ..job.desired.clone() };
+    shared.journal.apply(&[Change::PutFile(here.file.row(true)?), Change::SetDesired(job.key.clone(), desired.clone())])?;
     if let Some(entry) = queue.get_mut(&job.key) {
-        (entry.desired, entry.file, entry.local_only) = (desired, Some(file.clone()), true);
+        (entry.desired, entry.file, entry.local_only) = (desired, Some(here.file.clone()), true);
     }
-    file.mark_dirty();
+    here.file.mark_dirty();
     let now = Instant::now();
     queue.index(&job.key);
     queue.schedule_at(&job.key, now);

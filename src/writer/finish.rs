@@ -20,11 +20,8 @@ use crate::journal::{Change, Content, Desired};
 use crate::store::{Condition, ErrorKind};
 use crate::types::{ETag, Key, Version};
 
-/// What is left to want after something was stored.
-enum Left {
-    Nothing,
-    Some(Box<Desired>, Option<Arc<LocalFile>>),
-}
+/// What is left to want after something was stored; None: nothing.
+type Left = Option<(Desired, Option<Arc<LocalFile>>)>;
 
 pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
     let now = Instant::now();
@@ -43,7 +40,7 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
             for (key, desired) in renamed {
                 replace_desired(&mut queue, &key, desired, now);
             }
-            clean = matches!(left, Left::Nothing);
+            clean = left.is_none();
             waiters = settle_entry(&mut queue, job, left, now);
         }
         Err(error) => retry_later(&mut queue, job, error, now),
@@ -58,7 +55,7 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
 
 /// Settles the file with what went up, decides what is left to want, and adds the rows that say so.
 fn left(entry: Option<&Entry>, job: &Job, stored: &Stored, changes: &mut Vec<Change>) -> Result<Left> {
-    let Some(entry) = entry else { return Ok(Left::Nothing) };
+    let Some(entry) = entry else { return Ok(None) };
     let unchanged = entry.generation == job.generation;
     let same_file = matches!(stored.content, Content::Staged(_)) && stored.content == entry.desired.content;
     let mut settled = true;
@@ -70,7 +67,7 @@ fn left(entry: Option<&Entry>, job: &Job, stored: &Stored, changes: &mut Vec<Cha
     let headers_agree = wanted.is_none_or(|wanted| Some(wanted) == stored.headers.as_ref());
     if settled && headers_agree && (unchanged || same_file) {
         changes.push(Change::ClearDesired(job.key.clone()));
-        return Ok(Left::Nothing);
+        return Ok(None);
     }
     let mut file = entry.file.clone();
     let mut desired = Desired { was_there: true, ..entry.desired.clone() };
@@ -85,7 +82,7 @@ fn left(entry: Option<&Entry>, job: &Job, stored: &Stored, changes: &mut Vec<Cha
         renew(&mut desired, file.as_deref(), old, &stored.version)?;
     }
     changes.push(Change::SetDesired(job.key.clone(), desired.clone()));
-    Ok(Left::Some(Box::new(desired), file))
+    Ok(Some((desired, file)))
 }
 
 /// The version that was replaced by the same bytes under other headers.
@@ -138,12 +135,12 @@ fn replace_desired(queue: &mut Queue, key: &Key, desired: Desired, now: Instant)
 /// Takes over what is left to want; returns who was waiting for what is now in the bucket.
 fn settle_entry(queue: &mut Queue, job: &Job, left: Left, now: Instant) -> Vec<Waiter> {
     match left {
-        Left::Nothing => queue.remove(&job.key, now).map(|entry| entry.waiters).unwrap_or_default(),
-        Left::Some(desired, file) => {
+        None => queue.remove(&job.key, now).map(|entry| entry.waiters).unwrap_or_default(),
+        Some((desired, file)) => {
             let Some(entry) = queue.get_mut(&job.key) else { return Vec::new() };
             let (satisfied, waiting) =
                 std::mem::take(&mut entry.waiters).into_iter().partition::<Vec<_>, _>(|waiter| waiter.from_flight <= job.number);
-            (entry.desired, entry.file, entry.waiters) = (*desired, file, waiting);
+            (entry.desired, entry.file, entry.waiters) = (desired, file, waiting);
             entry.urgent = !entry.waiters.is_empty();
             (entry.first_dirty, entry.settled, entry.unsure, entry.local_only) = (now, false, false, false);
             (entry.attempts, entry.not_before) = (0, None);
@@ -288,9 +285,7 @@ pub fn failed(shared: &Shared, job: &Job, error: Error) {
     let now = Instant::now();
     let mut queue = shared.queue.lock();
     let mut attempts = 1;
-    if is_current(&queue, job)
-        && let Some(entry) = queue.get_mut(&job.key)
-    {
+    if let Some(entry) = queue.get_mut(&job.key).filter(|entry| entry.generation == job.generation) {
         entry.attempts += 1;
         attempts = entry.attempts;
         entry.unsure |= backoff::may_have_worked(&error);

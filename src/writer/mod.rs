@@ -94,7 +94,9 @@ pub struct WriterConfig {
     pub host: String,
 }
 
-/// What the writer tells the file system. Called with no lock of the writer held, from its own tasks.
+/// What the writer tells the file system. Called with no lock of the writer held, from its own tasks, for one key in the
+/// order in which it happened. `pending` may forget a key before `stored` is called; until that call returns the key
+/// counts as stored, so that an `apply` in between, under a lock that `stored` takes, loses nothing.
 pub trait Events: Send + Sync + 'static {
     /// The headers of a staged file as they are now (times move while it is open); None: the journalled ones hold.
     fn headers(&self, key: &Key, file: FileId) -> Option<ObjectHeaders>;

@@ -40,7 +40,7 @@ fn read_present(file: &LocalFile, span: Span) -> Result<Option<(Vec<u8>, Vec<Spa
     let missing = file.missing(span.clone());
     let mut buffer = vec![0; (span.end - span.start) as usize];
     let mut at = span.start;
-    for hole in missing.iter().cloned().chain([span.end..span.end]) {
+    for hole in missing.iter().cloned().chain(std::iter::once(span.end..span.end)) {
         if !read_exact(file, at, &mut buffer[(at - span.start) as usize..(hole.start - span.start) as usize])? {
             return Ok(None);
         }

@@ -202,3 +202,17 @@ async fn a_large_file_in_conflict_leaves_no_upload_behind() {
     assert_eq!(world.unfinished_uploads().await, 0);
     assert!(world.writer.shared.journal.uploads().unwrap().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_exchange_with_a_file_that_was_replaced_takes_what_is_there() {
+    let world = World::new();
+    let (a, b) = (world.put_elsewhere("a", b"AAAA").await, world.put_elsewhere("b", b"BB").await);
+    world.put_elsewhere("b", b"theirs").await;
+    let changes = vec![
+        ("a".into(), Some(desired(copy_of(&b), Condition::Any, true))),
+        ("b".into(), Some(desired(copy_of(&a), Condition::Any, true))),
+    ];
+    world.writer.apply(changes, &[]).unwrap();
+    world.settled().await;
+    assert_eq!((world.object("a").unwrap(), world.object("b").unwrap()), (b"theirs".to_vec(), b"AAAA".to_vec()));
+}

@@ -173,3 +173,47 @@ async fn bulk_does_not_hold_up_who_waits() {
     world.save("urgent", b"x");
     timeout(Duration::from_secs(1), world.writer.sync(&"urgent".into())).await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bug_is_one_failed_attempt() {
+    let world = World::new();
+    world.log.panic.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.save("a", b"x");
+    world.writer.sync(&"a".into()).await.unwrap();
+    assert_eq!(world.object("a").unwrap(), b"x");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_threads_save_rename_and_sync_side_by_side() {
+    let world = Arc::new(World::with(|config| config.settle = Duration::from_millis(1)));
+    let tasks: Vec<_> = (0..8u8)
+        .map(|thread| {
+            let world = world.clone();
+            tokio::spawn(async move {
+                for index in 0..25u8 {
+                    let (tmp, name) = (format!("{thread}/{index}.tmp"), format!("{thread}/{index}"));
+                    let file = world.save(&tmp, &[thread, index]);
+                    let moved = desired(Content::Staged(file.id()), Condition::Any, false);
+                    {
+                        // As the file system does it: what it has heard of can't change before this is applied.
+                        let heard = world.log.events.lock();
+                        let was_there = heard.iter().any(|event| matches!(event, Event::Stored(key, ..) if key.as_str() == tmp));
+                        let absent = desired(Content::Absent, Condition::Any, was_there);
+                        let changes = vec![(name.as_str().into(), Some(moved)), (tmp.as_str().into(), Some(absent))];
+                        world.writer.apply(changes, &[]).unwrap();
+                    }
+                    if index % 5 == 0 {
+                        world.writer.sync(&name.as_str().into()).await.unwrap();
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(world.writer.drain(Duration::from_secs(60)).await, 0);
+    assert_eq!(world.keys().len(), 200);
+    assert!((0..8u8).all(|thread| (0..25u8).all(|index| world.object(&format!("{thread}/{index}")) == Some(vec![thread, index]))));
+}
