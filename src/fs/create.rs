@@ -56,6 +56,10 @@ impl Fs {
     fn is_old_absence(&self, parent: Ino, name: &Arc<str>) -> bool {
         let names = self.names.lock();
         let Some(node) = names.directory(parent) else { return false };
+        if node.is_filling(Instant::now()) && node.complete_at().is_some_and(|known| self.fresh_since().is_none_or(|since| known >= since))
+        {
+            return false;
+        }
         let just_asked = node.last_missing.as_ref().filter(|(missing, _)| missing == name).map(|(_, answered)| *answered);
         let removed_here = match node.children.get(name) {
             Some(Child::Missing(checked)) => Some(*checked),
@@ -92,6 +96,9 @@ impl Fs {
             inode.lookups += 1;
         }
         self.hang(&mut names, parent, name, ino);
+        if let Some(node) = names.directory_mut(parent) {
+            node.count_new(Instant::now());
+        }
         Ok(Some(ino))
     }
 
@@ -109,7 +116,8 @@ impl Fs {
             return Err(Error::Exists);
         }
         let listed = self.nothing_below(&marker);
-        let node = Directory { marker: Some(false), listed, complete: listed.is_some(), ..Directory::default() };
+        let made = listed.map(|_| Instant::now());
+        let node = Directory { marker: Some(false), listed, made, complete: listed.is_some(), ..Directory::default() };
         let ino = names.insert(Node::Directory(node), clock::now());
         let inherited = self.own(&mut names, ino, parent, mode, caller);
         if let Some(inode) = names.get_mut(ino) {

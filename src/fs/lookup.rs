@@ -19,10 +19,16 @@ use crate::{clock, error};
 /// turns is enough for any real program.
 const TURNS: usize = 16;
 
+/// To this size listing a directory anew is cheaper than asking for each of the names that a program makes in it: a LIST
+/// for a thousand, once a TTL, against a HEAD and a LIST for each.
+const LIST_FOR_FILLING: usize = 10_000;
+
 /// What memory and local state say of a name.
 enum Answer {
     Is(Option<Ino>),
     Ask(Question),
+    /// All names of the directory, because one after the other is about to be asked.
+    List,
 }
 
 impl Fs {
@@ -61,9 +67,14 @@ impl Fs {
     /// The inode under `name`, as the bucket or local state has it at `since` or later (None: at any time).
     pub(super) async fn resolve(&self, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Option<Ino>> {
         for _ in 0..TURNS {
-            let question = match self.answer(&mut self.names.lock(), parent, name, since)? {
+            let answer = self.answer(&mut self.names.lock(), parent, name, since)?;
+            let question = match answer {
                 Answer::Is(found) => return Ok(found),
                 Answer::Ask(question) => question,
+                Answer::List => {
+                    self.load_listing(parent).await?;
+                    continue;
+                }
             };
             match self.ask_or_remember(question).await? {
                 Some(Remembered::Inode(ino)) => return Ok(Some(ino)),
@@ -119,6 +130,14 @@ impl Fs {
             }
             Some(Child::Missing(checked)) if listed || (is_fresh(Some(checked)) && recent(checked)) => return Ok(Answer::Is(None)),
             None if listed => return Ok(Answer::Is(None)),
+            Some(Child::Missing(_)) | None if node.is_filling(Instant::now()) => {
+                if is_fresh(node.complete_at()) {
+                    return Ok(Answer::Is(None));
+                }
+                if node.complete && node.children.len() < LIST_FOR_FILLING {
+                    return Ok(Answer::List);
+                }
+            }
             Some(Child::Missing(_)) | None => {}
         }
         let ask = if removed {

@@ -87,6 +87,10 @@ pub struct Directory {
     pub children: BTreeMap<Arc<str>, Child>,
     /// When a complete listing was begun; None: there is none.
     pub listed: Option<Instant>,
+    /// When it was made here, with nothing in it.
+    pub made: Option<Instant>,
+    /// New names made here of late: since when, and how many.
+    pub burst: Option<(Instant, u32)>,
     /// Its names were all known at some time: while the bucket can't be asked, that holds.
     pub complete: bool,
     /// Whether the marker object `dir/` is in the bucket; None: not known.
@@ -112,6 +116,31 @@ pub struct Symlink {
     pub headers: ObjectHeaders,
     /// None: the body of the object has to be read.
     pub target: Option<String>,
+}
+
+/// A program that makes so many new names in a directory within [`BURST`] is filling it.
+const FILLING: u32 = 8;
+const BURST: Duration = Duration::from_secs(1);
+
+impl Directory {
+    /// A new name was made here.
+    pub fn count_new(&mut self, now: Instant) {
+        self.burst = match self.burst {
+            Some((since, count)) if now.duration_since(since) < BURST => Some((since, count + 1)),
+            Some((_, count)) if count >= FILLING => Some((now, FILLING)),
+            _ => Some((now, 1)),
+        };
+    }
+
+    /// Some program is filling the directory now: that its new names are new need not be asked one by one.
+    pub fn is_filling(&self, now: Instant) -> bool {
+        self.burst.is_some_and(|(since, count)| count >= FILLING && now.duration_since(since) < 2 * BURST)
+    }
+
+    /// When all its names were known last.
+    pub fn complete_at(&self) -> Option<Instant> {
+        self.listed.max(self.made)
+    }
 }
 
 impl Inode {

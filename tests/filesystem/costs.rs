@@ -137,3 +137,35 @@ async fn removing_a_tree_is_one_batch_and_its_listings() {
     assert!(counts["ListObjectsV2"] <= 3, "{counts:?}");
     assert!(!counts.contains_key("PutObject"), "{counts:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn filling_a_directory_does_not_ask_for_each_new_name() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    mount.settle().await;
+    let before = mount.counts.snapshot();
+    for at in 0..200 {
+        mount.save_with(&format!("d/{at}.jpg"), b"x", EXCLUSIVE).await.unwrap();
+    }
+    mount.settle().await;
+    let after = mount.counts.snapshot();
+    let asked = |name: &str| after.get(name).copied().unwrap_or(0) - before.get(name).copied().unwrap_or(0);
+    assert_eq!(asked("PutObject"), 200);
+    assert!(asked("HeadObject") + asked("ListObjectsV2") <= 20, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn filling_on_past_the_ttl_lists_once_instead() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    for at in 0..200 {
+        mount.save_with(&format!("d/{at}.jpg"), b"x", EXCLUSIVE).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    mount.settle().await;
+    let counts = mount.counts.snapshot();
+    assert_eq!(counts["PutObject"], 201);
+    assert!(counts["HeadObject"] + counts["ListObjectsV2"] <= 30, "{counts:?}");
+}
