@@ -15,7 +15,7 @@ use super::{
     Body, Condition, ErrorKind, ListPage, ListRequest, ObjectBody, ObjectStore, Operation, Part, PendingUpload, Receipt, Result, Store,
     StoreError, UploadId,
 };
-use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span};
+use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 pub struct LimitStore {
     inner: Store,
@@ -55,9 +55,9 @@ impl ObjectStore for LimitStore {
         self.inner.put(key, body, headers, condition).await
     }
 
-    async fn copy(&self, from: &Key, if_match: Option<&ETag>, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
+    async fn copy(&self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
         let _place = self.place(Operation::CopyObject).await?;
-        self.inner.copy(from, if_match, to, headers).await
+        self.inner.copy(from, to, headers).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -30,7 +30,7 @@ pub use error::{ErrorKind, StoreError};
 pub use operation::Operation;
 pub use probe::check_bucket;
 
-use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Span};
+use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Span, Version};
 
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -144,8 +144,9 @@ pub trait ObjectStore: Send + Sync + 'static {
     async fn put(&self, key: &Key, body: Body, headers: &ObjectHeaders, condition: &Condition) -> Result<Receipt>;
 
     /// Server-side copy of one version (to 5 GiB). `headers` None keeps the source's, Some replaces them all.
-    /// Copying an object onto itself needs `headers`. `if_match` is a condition on the source.
-    async fn copy(&self, from: &Key, if_match: Option<&ETag>, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt>;
+    /// Copying an object onto itself needs `headers`. The ETag is a condition on the source: PreconditionFailed where that
+    /// version is gone; the size is believed.
+    async fn copy(&self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt>;
 
     /// Succeeds also where there was nothing.
     async fn delete(&self, key: &Key) -> Result<()>;

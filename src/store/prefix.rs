@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Body, Condition, ListPage, ListRequest, ObjectBody, ObjectStore, Part, PendingUpload, Receipt, Result, Store, UploadId};
-use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Span};
+use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Span, Version};
 
 pub struct PrefixStore {
     inner: Store,
@@ -56,8 +56,8 @@ impl ObjectStore for PrefixStore {
         self.inner.put(&self.down(key), body, headers, condition).await
     }
 
-    async fn copy(&self, from: &Key, if_match: Option<&ETag>, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
-        self.inner.copy(&self.down(from), if_match, &self.down(to), headers).await
+    async fn copy(&self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
+        self.inner.copy(&Version { key: self.down(&from.key), ..from.clone() }, &self.down(to), headers).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -17,7 +17,7 @@ use tracing::debug;
 use super::{
     Body, Condition, ListPage, ListRequest, ObjectBody, ObjectStore, Operation, Part, PendingUpload, Receipt, Result, Store, UploadId,
 };
-use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span};
+use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 /// What has been asked of the bucket. Clones count together.
 #[derive(Clone, Debug, Default)]
@@ -135,8 +135,8 @@ impl ObjectStore for TraceStore {
         self.traced(Operation::PutObject, key, self.inner.put(key, body, headers, condition)).await
     }
 
-    async fn copy(&self, from: &Key, if_match: Option<&ETag>, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
-        self.traced(Operation::CopyObject, to, self.inner.copy(from, if_match, to, headers)).await
+    async fn copy(&self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
+        self.traced(Operation::CopyObject, to, self.inner.copy(from, to, headers)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -82,7 +82,7 @@ async fn copy_version(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result
         return copy_parts(shared, job, from).await;
     }
     let headers = job.desired.headers.as_ref();
-    match shared.store.copy(&from.key, Some(&from.etag), &job.key, headers).await {
+    match shared.store.copy(from, &job.key, headers).await {
         Ok(receipt) => Ok(Effect::Stored(stored(job, from, receipt.etag().clone(), headers.cloned(), None))),
         Err(error) if is_gone(&error) => Err(Error::Stale),
         Err(error) => {

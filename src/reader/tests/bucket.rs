@@ -139,7 +139,7 @@ impl ObjectStore for Bucket {
     async fn put(&self, _: &Key, _: Body, _: &ObjectHeaders, _: &Condition) -> Result<Receipt> {
         unreachable!("a reader only GETs")
     }
-    async fn copy(&self, _: &Key, _: Option<&ETag>, _: &Key, _: Option<&ObjectHeaders>) -> Result<Receipt> {
+    async fn copy(&self, _: &Version, _: &Key, _: Option<&ObjectHeaders>) -> Result<Receipt> {
         unreachable!("a reader only GETs")
     }
     async fn delete(&self, _: &Key) -> Result<()> {

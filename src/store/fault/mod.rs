@@ -18,7 +18,7 @@ use super::{
     Body, Condition, ErrorKind, ListPage, ListRequest, ObjectBody, ObjectStore, Operation, Part, PendingUpload, Receipt, Result, Store,
     StoreError, UploadId,
 };
-use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span};
+use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 pub struct FaultStore {
     inner: Store,
@@ -92,8 +92,8 @@ impl ObjectStore for FaultStore {
         self.run(Operation::PutObject, key, self.inner.put(key, body, headers, condition)).await
     }
 
-    async fn copy(&self, from: &Key, if_match: Option<&ETag>, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
-        self.run(Operation::CopyObject, to, self.inner.copy(from, if_match, to, headers)).await
+    async fn copy(&self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
+        self.run(Operation::CopyObject, to, self.inner.copy(from, to, headers)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -22,7 +22,7 @@ use super::{
     StoreError, UploadId,
 };
 use crate::clock;
-use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span};
+use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 /// S3's smallest part that isn't the last.
 const MIN_PART_BYTES: u64 = 5 << 20;
@@ -146,10 +146,10 @@ impl ObjectStore for MemoryStore {
         self.state.lock().put(key, body, headers, condition, now)
     }
 
-    async fn copy(&self, from: &Key, if_match: Option<&ETag>, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
+    async fn copy(&self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
         check_key(Operation::CopyObject, to)?;
         let now = self.now();
-        self.state.lock().copy(from, if_match, to, headers, now)
+        self.state.lock().copy(from, to, headers, now)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

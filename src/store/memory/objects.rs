@@ -7,7 +7,7 @@ use futures::stream;
 
 use super::{Object, State, fail, normal_headers};
 use crate::store::{Body, Condition, ErrorKind, ObjectBody, Operation, Receipt, Result, plain_etag};
-use crate::types::{ETag, Key, ObjectHeaders, Span};
+use crate::types::{ETag, Key, ObjectHeaders, Span, Version};
 
 /// A body arrives in pieces of this size, so that readers see more than one.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -60,18 +60,11 @@ impl State {
         Ok(self.insert(key, Object { bytes: body.bytes, etag, last_modified: now, headers }))
     }
 
-    pub(super) fn copy(
-        &mut self,
-        from: &Key,
-        if_match: Option<&ETag>,
-        to: &Key,
-        headers: Option<&ObjectHeaders>,
-        now: SystemTime,
-    ) -> Result<Receipt> {
-        if from == to && headers.is_none() {
+    pub(super) fn copy(&mut self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>, now: SystemTime) -> Result<Receipt> {
+        if from.key == *to && headers.is_none() {
             return fail(ErrorKind::Other, Operation::CopyObject, to, "InvalidRequest: a copy onto itself must change something");
         }
-        let mut object = self.find(Operation::CopyObject, from, if_match)?.clone();
+        let mut object = self.find(Operation::CopyObject, &from.key, Some(&from.etag))?.clone();
         if let Some(headers) = headers {
             object.headers = normal_headers(headers);
         }

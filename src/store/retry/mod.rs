@@ -23,7 +23,7 @@ use super::{
     Body, Condition, ErrorKind, ListPage, ListRequest, ObjectBody, ObjectStore, Part, PendingUpload, Receipt, Result, Store, StoreError,
     UploadId, multipart_etag, plain_etag,
 };
-use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span};
+use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 pub struct RetryStore {
     inner: Store,
@@ -75,8 +75,8 @@ impl ObjectStore for RetryStore {
         }
     }
 
-    async fn copy(&self, from: &Key, if_match: Option<&ETag>, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
-        self.attempts().run(|| self.inner.copy(from, if_match, to, headers)).await
+    async fn copy(&self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
+        self.attempts().run(|| self.inner.copy(from, to, headers)).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -38,7 +38,7 @@ use super::{
     Body, Condition, ErrorKind, ListPage, ListRequest, ObjectBody, ObjectStore, Operation, Part, PendingUpload, Receipt, Result,
     StoreError, UploadId,
 };
-use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span};
+use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 /// The slowest upload that is waited for. A line slower than this stalls, and that has its own guard.
 const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
@@ -111,8 +111,8 @@ impl ObjectStore for S3Store {
         self.put_object(key, body, headers, condition).await
     }
 
-    async fn copy(&self, from: &Key, if_match: Option<&ETag>, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
-        self.copy_object(from, if_match, to, headers).await
+    async fn copy(&self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
+        self.copy_object(from, to, headers).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

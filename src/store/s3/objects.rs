@@ -9,14 +9,14 @@ use aws_sdk_s3::types::{Delete, MetadataDirective, ObjectIdentifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, join};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::headers::{has_opaque_etag, headers_of, last_modified, with_headers};
 use super::{S3Store, names};
 use crate::store::{Body, Condition, ErrorKind, ObjectBody, Operation, Receipt, Result, StoreError, plain_md5};
-use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span};
+use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 /// Keys that can't be deleted in bulk go one by one, this many at once.
 const PARALLEL_DELETES: usize = 8;
@@ -82,48 +82,26 @@ impl S3Store {
         Ok(Receipt::new(etag, size))
     }
 
-    /// The answer to a copy has no size: a HEAD of the source beside it gives that, at no cost in time.
-    pub(super) async fn copy_object(
-        &self,
-        from: &Key,
-        if_match: Option<&ETag>,
-        to: &Key,
-        headers: Option<&ObjectHeaders>,
-    ) -> Result<Receipt> {
-        let (etag, source) = join!(self.send_copy(from, if_match, to, headers), self.extra_head(from));
-        let etag = etag?;
-        let of_copy = |info: &ObjectInfo| info.etag == etag || if_match.is_some_and(|version| *version == info.etag);
-        match source {
-            Ok(info) if of_copy(&info) => Ok(Receipt::new(etag, info.size)),
-            _ => {
-                let info = self.extra_head(to).await.map_err(StoreError::with_unknown_outcome)?;
-                if info.etag == etag {
-                    return Ok(Receipt::new(etag, info.size));
-                }
-                let message = "the copy was replaced before its size was known";
-                Err(StoreError::new(ErrorKind::PreconditionFailed, Operation::CopyObject.name(), to, message).with_unknown_outcome())
-            }
-        }
-    }
-
-    pub(super) async fn extra_head(&self, key: &Key) -> Result<ObjectInfo> {
-        self.counts.count(Operation::HeadObject);
-        self.head_object(key).await
-    }
-
-    async fn send_copy(&self, from: &Key, if_match: Option<&ETag>, to: &Key, headers: Option<&ObjectHeaders>) -> Result<ETag> {
+    pub(super) async fn copy_object(&self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt> {
         let operation = Operation::CopyObject;
         let _connection = self.connection(operation, to).await?;
         let request = self.client.copy_object().bucket(self.bucket()).key(to.as_str());
-        let request = request.copy_source(names::copy_source(self.bucket(), from)).set_copy_source_if_match(if_match.map(ETag::quoted));
+        let source = names::copy_source(self.bucket(), &from.key);
+        let request = request.copy_source(source).copy_source_if_match(from.etag.quoted());
         let request = match headers {
             None => request,
             Some(headers) => with_headers!(request.metadata_directive(MetadataDirective::Replace), headers),
         };
         let sent = request.customize().config_override(self.for_copy()).send().await;
-        let output = sent.map_err(|error| self.context.error(operation, to, if_match.is_some(), error))?;
-        let etag = output.copy_object_result().and_then(|result| result.e_tag());
-        etag.map(ETag::new).ok_or_else(|| no(operation, to, "ETag").with_unknown_outcome())
+        let output = sent.map_err(|error| self.context.error(operation, to, true, error))?;
+        let etag = output.copy_object_result().and_then(|result| result.e_tag()).map(ETag::new);
+        let etag = etag.ok_or_else(|| no(operation, to, "ETag").with_unknown_outcome())?;
+        Ok(Receipt::new(etag, from.size))
+    }
+
+    pub(super) async fn extra_head(&self, key: &Key) -> Result<ObjectInfo> {
+        self.counts.count(Operation::HeadObject);
+        self.head_object(key).await
     }
 
     pub(super) async fn delete_object(&self, key: &Key) -> Result<()> {

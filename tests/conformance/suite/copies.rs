@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use mediafs::store::{Body, Condition, ErrorKind};
-use mediafs::types::{ETag, Key, ObjectHeaders};
+use mediafs::types::{ETag, Key, ObjectHeaders, Version};
 
 use super::Subject;
 
@@ -14,30 +14,31 @@ fn headers(content_type: &str, mode: &str) -> ObjectHeaders {
     }
 }
 
-async fn source(subject: &Subject) -> (Key, ETag) {
+async fn source(subject: &Subject) -> Version {
     let key = Key::from("dir/source ü+%");
     let receipt = subject.store.put(&key, Body::new("hello"), &headers("image/png", "1"), &Condition::Any).await.unwrap();
-    (key, receipt.etag().clone())
+    Version { key, etag: receipt.etag().clone(), size: receipt.size() }
 }
 
 pub async fn copies_keep_or_replace_headers(subject: Subject) {
-    let (from, etag) = source(&subject).await;
-    let kept = subject.store.copy(&from, Some(&etag), &Key::from("kept"), None).await.unwrap();
+    let from = source(&subject).await;
+    let kept = subject.store.copy(&from, &Key::from("kept"), None).await.unwrap();
     let info = subject.store.head(&Key::from("kept")).await.unwrap();
     assert_eq!((kept.etag(), kept.size()), (&info.etag, 5));
     assert_eq!(info.headers, headers("image/png", "1"));
-    let replaced = subject.store.copy(&from, None, &Key::from("new"), Some(&headers("image/gif", "2"))).await.unwrap();
+    let replaced = subject.store.copy(&from, &Key::from("new"), Some(&headers("image/gif", "2"))).await.unwrap();
     let info = subject.store.head(&Key::from("new")).await.unwrap();
     assert_eq!((replaced.etag(), replaced.size()), (&info.etag, 5));
     assert_eq!(info.headers, headers("image/gif", "2"));
     assert_eq!(subject.read("new", None).await, b"hello");
-    assert_eq!(subject.store.head(&from).await.unwrap().headers, headers("image/png", "1"), "the source is as it was");
+    assert_eq!(subject.store.head(&from.key).await.unwrap().headers, headers("image/png", "1"), "the source is as it was");
 }
 
 pub async fn a_copy_onto_itself_changes_headers(subject: Subject) {
-    let (key, etag) = source(&subject).await;
-    assert!(subject.store.copy(&key, None, &key, None).await.is_err(), "nothing would change");
-    let receipt = subject.store.copy(&key, Some(&etag), &key, Some(&headers("image/gif", "2"))).await.unwrap();
+    let version = source(&subject).await;
+    let key = version.key.clone();
+    assert!(subject.store.copy(&version, &key, None).await.is_err(), "nothing would change");
+    let receipt = subject.store.copy(&version, &key, Some(&headers("image/gif", "2"))).await.unwrap();
     let info = subject.store.head(&key).await.unwrap();
     assert_eq!((receipt.etag(), receipt.size(), info.size), (&info.etag, 5, 5));
     assert_eq!(info.headers, headers("image/gif", "2"));
@@ -45,17 +46,15 @@ pub async fn a_copy_onto_itself_changes_headers(subject: Subject) {
 }
 
 pub async fn copies_pin_their_source(subject: Subject) {
-    let (key, etag) = source(&subject).await;
-    subject.put(key.as_str(), "other").await.size();
-    let stale = subject.store.copy(&key, Some(&etag), &Key::from("to"), None).await;
+    let version = source(&subject).await;
+    subject.put(version.key.as_str(), "other").await.size();
+    let stale = subject.store.copy(&version, &Key::from("to"), None).await;
     assert!(stale.unwrap_err().is(ErrorKind::PreconditionFailed));
     assert!(subject.store.head(&Key::from("to")).await.unwrap_err().is(ErrorKind::NotFound));
 }
 
 pub async fn copies_of_nothing(subject: Subject) {
-    let copy = subject.store.copy(&Key::from("missing"), None, &Key::from("to"), None).await;
-    assert!(copy.unwrap_err().is(ErrorKind::NotFound));
-    let etag = ETag::new("d41d8cd98f00b204e9800998ecf8427e");
-    let pinned = subject.store.copy(&Key::from("missing"), Some(&etag), &Key::from("to"), None).await;
+    let missing = Version { key: Key::from("missing"), etag: ETag::new("d41d8cd98f00b204e9800998ecf8427e"), size: 0 };
+    let pinned = subject.store.copy(&missing, &Key::from("to"), None).await;
     assert!(pinned.unwrap_err().is(ErrorKind::PreconditionFailed), "that version is gone");
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use mediafs::store::{ErrorKind, ListRequest};
-use mediafs::types::Key;
+use mediafs::types::{Key, Version};
 
 use super::Subject;
 
@@ -64,8 +64,9 @@ pub async fn odd_keys_keep_their_bytes(subject: Subject) {
 pub async fn odd_keys_copy_and_delete(subject: Subject) {
     for name in odd_names(&subject) {
         let (from, to) = (Key::new(format!("from/{name}")), Key::new(format!("to/{name}")));
-        subject.put(from.as_str(), name.to_owned()).await.size();
-        let _ = subject.store.copy(&from, None, &to, None).await.unwrap_or_else(|error| panic!("{name:?}: {error}"));
+        let stored = subject.put(from.as_str(), name.to_owned()).await;
+        let source = Version { key: from.clone(), etag: stored.etag().clone(), size: stored.size() };
+        let _ = subject.store.copy(&source, &to, None).await.unwrap_or_else(|error| panic!("{name:?}: {error}"));
         assert_eq!(subject.read(to.as_str(), None).await, name.as_bytes(), "{name:?}");
         subject.store.delete(&from).await.unwrap();
         assert!(subject.store.head(&from).await.is_err(), "{name:?}");
