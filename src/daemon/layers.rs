@@ -180,6 +180,7 @@ fn fs_config(settings: &Settings) -> FsConfig {
         uid: settings.uid,
         gid: settings.gid,
         umask: settings.umask,
+        folds_names: settings.r2,
         prefix_bytes: settings.prefix.len(),
         posix_metadata: settings.posix_metadata,
         unsafe_symlinks: settings.unsafe_symlinks,

@@ -24,7 +24,7 @@ impl Fs {
     pub async fn create(&self, parent: Ino, name: &OsStr, mode: u32, flags: i32, caller: Caller) -> Result<(Entry, Opened)> {
         self.writable()?;
         let access = Access::of(flags);
-        let name: Arc<str> = keys::component(name)?.into();
+        let name = self.name(name)?;
         for _ in 0..super::RACES {
             if let Some(ino) = self.resolve_for_create(parent, &name, access.exclusive).await? {
                 if access.exclusive {
@@ -104,7 +104,7 @@ impl Fs {
 
     pub async fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
         self.writable()?;
-        let name: Arc<str> = keys::component(name)?.into();
+        let name = self.name(name)?;
         if self.resolve(parent, &name, self.fresh_since()).await?.is_some() {
             return Err(Error::Exists);
         }

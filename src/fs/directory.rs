@@ -205,8 +205,8 @@ impl Fs {
             return;
         }
         for (name, kind) in listing.entries {
+            let name = self.spelled(&name);
             let child_key = key.child(&name);
-            let name: Arc<str> = name.into();
             let overruled = names.is_touched(watch.id, &name) || gone.contains(&*name);
             let local = match kind {
                 ListedKind::Directory => self.writer.wants_below(&child_key.as_directory()),

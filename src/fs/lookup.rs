@@ -33,7 +33,7 @@ enum Answer {
 
 impl Fs {
     pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Lookup> {
-        let name: Arc<str> = keys::component(name)?.into();
+        let name = self.name(name)?;
         let found = self.resolve(parent, &name, self.fresh_since()).await?;
         let mut names = self.names.lock();
         match found {

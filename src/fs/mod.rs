@@ -25,6 +25,7 @@ mod types;
 mod xattr;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -37,7 +38,7 @@ use crate::cache::Cache;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired, Journal};
-use crate::namespace::keys::Reason;
+use crate::namespace::keys::{self, Reason};
 use crate::namespace::{Namespace, Owner};
 use crate::reader::Reader;
 use crate::store::{Condition, Store};
@@ -163,6 +164,16 @@ impl Fs {
     /// Refuses a change on a read-only or ending mount.
     fn writable(&self) -> Result<()> {
         if self.config.read_only || self.closed.load(Ordering::Acquire) { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// A name as the kernel passed it, in the spelling that the store keeps. Errors: those of [`keys::component`].
+    fn name(&self, name: &OsStr) -> Result<Arc<str>> {
+        keys::component(name).map(|name| self.spelled(name))
+    }
+
+    /// R2 folds the spellings of a name into one key. Were they two names here, one would silently be the other.
+    fn spelled(&self, name: &str) -> Arc<str> {
+        if self.config.folds_names && !name.is_ascii() { keys::r2_spelling(name).into() } else { name.into() }
     }
 
     /// Names confirmed at or after this are fresh. None: everything ever seen is (this mount alone writes).

@@ -8,7 +8,7 @@ use crate::cache::LocalFile;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
-use crate::namespace::{Child, Ino, Inode, Namespace, Node, ROOT, keys};
+use crate::namespace::{Child, Ino, Inode, Namespace, Node, ROOT};
 use crate::store::Condition;
 use crate::types::Key;
 
@@ -20,7 +20,7 @@ pub(super) fn absent(was_there: bool) -> Desired {
 impl Fs {
     pub async fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
-        let name: Arc<str> = keys::component(name)?.into();
+        let name = self.name(name)?;
         let ino = self.resolve(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
         let mut names = self.names.lock();
         if names.child(parent, &name) != Some(ino) {
@@ -51,7 +51,7 @@ impl Fs {
 
     pub async fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
-        let name: Arc<str> = keys::component(name)?.into();
+        let name = self.name(name)?;
         let ino = self.resolve(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
         self.require_directory(ino)?;
         self.load_listing(ino).await?;

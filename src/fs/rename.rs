@@ -58,7 +58,7 @@ impl Fs {
         if flags.no_replace && flags.exchange {
             return Err(Error::Invalid);
         }
-        let (name, to_name): (Arc<str>, Arc<str>) = (keys::component(name)?.into(), keys::component(to_name)?.into());
+        let (name, to_name) = (self.name(name)?, self.name(to_name)?);
         for _ in 0..super::RACES {
             let from = self.resolve(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
             let target = self.resolve(to, &to_name, self.fresh_since()).await?;
@@ -352,7 +352,7 @@ impl Fs {
         let (last, directories) = parts.split_last().map_or(("", &[][..]), |(last, directories)| (*last, directories));
         let mut at = top;
         for name in directories {
-            at = names.absorb(at, &Arc::from(*name), Seen::Directory, begun, clock::now()).ino;
+            at = names.absorb(at, &self.spelled(name), Seen::Directory, begun, clock::now()).ino;
             there.insert(at);
         }
         if last.is_empty() {
@@ -361,13 +361,14 @@ impl Fs {
             }
             return;
         }
+        let last = &self.spelled(last);
         let is_directory = names.child(at, last).and_then(|ino| names.get(ino)).is_some_and(Inode::is_directory);
         if self.writer.pending(&object.key).is_some() || is_directory {
             return;
         }
         let version = Version { key: object.key.clone(), etag: object.etag.clone(), size: object.size };
         let seen = Seen::Object { version, modified: object.last_modified, headers: self.learned(object).map(Box::new) };
-        let absorbed = names.absorb(at, &Arc::from(last), seen, begun, clock::now());
+        let absorbed = names.absorb(at, last, seen, begun, clock::now());
         there.insert(absorbed.ino);
         self.tell_kernel(at, last, absorbed);
     }

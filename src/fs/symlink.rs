@@ -1,7 +1,6 @@
 //! Symbolic links: an object whose body is the target and whose mode says so, as s3fs writes and reads it.
 
 use std::ffi::OsStr;
-use std::sync::Arc;
 
 use futures::TryStreamExt;
 
@@ -9,7 +8,7 @@ use super::{Caller, Entry, Fs};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
-use crate::namespace::{Ino, Node, Symlink, keys};
+use crate::namespace::{Ino, Node, Symlink};
 use crate::store::Condition;
 use crate::types::{Key, Version};
 
@@ -19,7 +18,7 @@ const TARGET_LIMIT_BYTES: u64 = 4095;
 impl Fs {
     pub async fn symlink(&self, parent: Ino, name: &OsStr, target: &OsStr, caller: Caller) -> Result<Entry> {
         self.writable()?;
-        let name: Arc<str> = keys::component(name)?.into();
+        let name = self.name(name)?;
         let target = target.to_str().ok_or(Error::NotUtf8)?;
         if target.is_empty() {
             return Err(Error::NotFound);

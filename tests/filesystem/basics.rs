@@ -3,7 +3,7 @@
 use mediafs::error::Error;
 use mediafs::fs::{SetAttr, SetTime};
 
-use crate::world::{Bucket, ME, ROOT};
+use crate::world::{Bucket, ME, Options, ROOT};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_saved_is_read_and_reaches_the_bucket() {
@@ -227,4 +227,24 @@ async fn a_restart_carries_on_with_what_was_not_sent() {
     assert!(!second.exists("gone").await && !second.exists("old").await);
     second.settle().await;
     assert_eq!(bucket.keys(), ["d/", "d/f", "moved"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_store_folds_spellings_they_are_one_file_here_too() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount_with(Options { folds_names: true, ..Options::default() });
+    let (composed, decomposed) = ("caf\u{e9}.jpg", "cafe\u{301}.jpg");
+    mount.save(decomposed, b"first").await.unwrap();
+    let exclusive = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+    assert!(matches!(mount.save_with(composed, b"second", exclusive).await, Err(Error::Exists)));
+    assert_eq!(mount.read(composed).await.unwrap(), b"first");
+    assert_eq!(mount.names("").await.unwrap(), [composed]);
+    mount.settle().await;
+    assert_eq!(bucket.keys(), [composed]);
+    bucket.put("e\u{301}", b"by another program").await;
+    tokio::time::advance(std::time::Duration::from_secs(11)).await;
+    assert_eq!(mount.names("").await.unwrap(), [composed, "\u{e9}"]);
+    let separate = bucket.mount();
+    separate.save(decomposed, b"its own").await.unwrap();
+    assert_eq!(separate.read(composed).await.unwrap(), b"first");
 }

@@ -47,6 +47,7 @@ pub struct Options {
     pub ttl: Duration,
     pub host: &'static str,
     pub cache_bytes: u64,
+    pub folds_names: bool,
 }
 
 impl Default for Options {
@@ -57,6 +58,7 @@ impl Default for Options {
             ttl: Duration::from_secs(10),
             host: "here",
             cache_bytes: 1 << 30,
+            folds_names: false,
         }
     }
 }
@@ -92,6 +94,7 @@ impl Bucket {
             negative_ttl: Duration::from_secs(1),
             exclusive: false,
             read_only: false,
+            folds_names: options.folds_names,
             prefix_bytes: 0,
             uid: ME.uid,
             gid: ME.gid,
