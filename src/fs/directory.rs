@@ -189,7 +189,8 @@ impl Fs {
                 continue;
             }
             let marker = key.child(name).as_directory();
-            let deleting = !self.writer.wants_below(&marker) && !self.writer.pending_below(&marker).is_empty();
+            let removing = || !self.writer.pending_below(&marker).is_empty() || self.writer.pending(&key.child(name)).is_some();
+            let deleting = !self.writer.wants_below(&marker) && removing();
             if deleting && self.first_below(&marker).await?.is_none() {
                 gone.insert(name.clone());
             }
@@ -208,9 +209,13 @@ impl Fs {
             let name = self.spelled(&name);
             let child_key = key.child(&name);
             let overruled = names.is_touched(watch.id, &name) || gone.contains(&*name);
+            // An object that is just being stored or removed can be listed as a directory (MinIO), our own among them.
+            let own_file = self.writer.pending(&child_key);
             let local = match kind {
-                ListedKind::Directory => self.writer.wants_below(&child_key.as_directory()),
-                ListedKind::File { .. } => self.writer.pending(&child_key).is_some(),
+                ListedKind::Directory => {
+                    self.writer.wants_below(&child_key.as_directory()) || own_file.is_some_and(|own| own.content != Content::Absent)
+                }
+                ListedKind::File { .. } => own_file.is_some(),
             };
             if overruled || local {
                 continue;

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::Fs;
+use crate::clock;
 use crate::journal::Content;
-use crate::namespace::{Ino, Modified, Namespace, Node};
+use crate::namespace::{Ino, Modified, Namespace, Node, Seen};
 use crate::types::{FileId, Key, ObjectHeaders, Version};
 use crate::writer::Events;
 
@@ -21,7 +22,10 @@ impl Events for Fs {
 
     fn stored(&self, content: &Content, version: &Version, headers: Option<&ObjectHeaders>, last_modified: SystemTime, clean: bool) {
         let mut names = self.names.lock();
-        let Some(ino) = names.find(&version.key) else { return };
+        let Some(ino) = names.find(&version.key) else {
+            // Not in memory, since a restart: a listing under way may have missed it all the same.
+            return self.adopt_stored(&mut names, version, headers, last_modified);
+        };
         self.touch(&mut names, ino);
         let Some(inode) = names.get_mut(ino) else { return };
         match (&mut inode.node, content) {
@@ -91,6 +95,26 @@ impl Events for Fs {
 }
 
 impl Fs {
+    /// An object that nobody asked about yet, if its directory is in memory.
+    fn adopt_stored(&self, names: &mut Namespace, version: &Version, headers: Option<&ObjectHeaders>, last_modified: SystemTime) {
+        let Some((parent_key, name)) = version.key.split() else { return };
+        let Some(parent) = names.find(&parent_key) else { return };
+        let name: Arc<str> = name.into();
+        names.touch(parent, &name);
+        if names.child(parent, &name).is_some() {
+            return;
+        }
+        let headers = headers.cloned().map(Box::new);
+        let seen = match version.key.is_marker() {
+            true => Seen::Directory,
+            false => Seen::Object { version: version.clone(), modified: last_modified, headers },
+        };
+        let ino = names.absorb(parent, &name, seen, Instant::now(), clock::now()).ino;
+        if let Some(inode) = names.get_mut(ino).filter(|inode| !inode.is_directory()) {
+            inode.set_version(version.clone(), Modified::About(last_modified));
+        }
+    }
+
     /// What the bucket says of this name was asked before it changed.
     fn touch(&self, names: &mut Namespace, ino: Ino) {
         if let Some((parent, name)) = names.get(ino).and_then(|inode| inode.place.clone()) {

@@ -13,7 +13,7 @@ use super::Fs;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
-use crate::namespace::{Absorbed, Ino, Inode, Seen, WatchId};
+use crate::namespace::{Absorbed, Ino, Inode, Seen, WatchId, keys};
 use crate::store::{ErrorKind, ListRequest};
 use crate::types::{Key, ListedObject, ObjectHeaders, ObjectInfo, Version};
 
@@ -209,6 +209,21 @@ impl Fs {
             };
             (target, parent)
         };
+        if let Some(parent) = parent.filter(|_| target.is_marker() && !keys::looks_like_directory(name)) {
+            match self.first_below(&target).await? {
+                // Listed as a directory while it was being stored or removed: it is an object, or nothing.
+                None => {
+                    let found = self.head(key).await?.map_or(Found::Nothing, Found::Object);
+                    self.take_in(parent, name, key, found, asked, watch.id);
+                    return Ok(());
+                }
+                Some(Below { marker: None }) => {
+                    self.set_headers(ino, ObjectHeaders::default());
+                    return Ok(());
+                }
+                Some(_) => {}
+            }
+        }
         let info = self.head(&target).await?;
         if let Some(info) = &info {
             let version = Version { key: target.clone(), etag: info.etag.clone(), size: info.size };

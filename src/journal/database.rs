@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (file_id, start, end, size)
     ) WITHOUT ROWID;
     CREATE TABLE upload (id TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE attempt (key TEXT NOT NULL, etag TEXT NOT NULL, PRIMARY KEY (key, etag)) WITHOUT ROWID;
     CREATE TABLE symlink (key TEXT PRIMARY KEY, target TEXT NOT NULL) WITHOUT ROWID;
 "];
 

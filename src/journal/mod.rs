@@ -88,7 +88,10 @@ pub struct FileRow {
 #[derive(Clone, Debug)]
 pub enum Change {
     SetDesired(Key, Desired),
+    /// Its attempts go with it.
     ClearDesired(Key),
+    /// A conditional write of this version is about to be sent: found there after a crash, it is our own.
+    Attempt(Key, ETag),
     /// Makes a file's row, or changes one that is not dirty. A dirty row stays as it is: the file keeps it up by itself
     /// while it is written to, and a row that was taken a moment ago must not undo that.
     PutFile(FileRow),
@@ -192,6 +195,11 @@ impl Journal {
 
     pub fn uploads(&self) -> Result<Vec<(Key, UploadId)>> {
         self.read(rows::uploads)
+    }
+
+    /// What conditional writes whose end nobody recorded would have left in the bucket.
+    pub fn attempts(&self) -> Result<Vec<(Key, ETag)>> {
+        self.read(rows::attempts)
     }
 
     pub fn symlink(&self, key: &Key) -> Result<Option<String>> {

@@ -24,7 +24,11 @@ fn apply_one(connection: &Connection, change: &Change) -> Result<()> {
             let state = serde_json::to_string(desired).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
             run("INSERT OR REPLACE INTO desired (key, state) VALUES (?1, ?2)", &[&key.as_str(), &state])
         }
-        Change::ClearDesired(key) => run("DELETE FROM desired WHERE key = ?1", &[&key.as_str()]),
+        Change::ClearDesired(key) => {
+            run("DELETE FROM attempt WHERE key = ?1", &[&key.as_str()])?;
+            run("DELETE FROM desired WHERE key = ?1", &[&key.as_str()])
+        }
+        Change::Attempt(key, etag) => run("INSERT OR IGNORE INTO attempt (key, etag) VALUES (?1, ?2)", &[&key.as_str(), &etag.as_str()]),
         Change::PutFile(row) => put_file(connection, row, "WHERE file.dirty = 0"),
         Change::ReplaceFile(row) => {
             drop_spans(connection, row.id)?;
@@ -92,6 +96,12 @@ pub fn desired(connection: &Connection) -> Result<Vec<(Key, Desired)>> {
 pub fn uploads(connection: &Connection) -> Result<Vec<(Key, UploadId)>> {
     let mut query = connection.prepare("SELECT key, id FROM upload ORDER BY key, id")?;
     let rows = query.query_map([], |row| Ok((key(row, 0)?, UploadId(row.get(1)?))))?;
+    rows.collect()
+}
+
+pub fn attempts(connection: &Connection) -> Result<Vec<(Key, ETag)>> {
+    let mut query = connection.prepare("SELECT key, etag FROM attempt ORDER BY key, etag")?;
+    let rows = query.query_map([], |row| Ok((key(row, 0)?, ETag::new(row.get_ref(1)?.as_str()?))))?;
     rows.collect()
 }
 

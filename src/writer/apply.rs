@@ -97,12 +97,14 @@ impl Shared {
     fn steps(&self, queue: &Queue, changes: Vec<(Key, Option<Desired>)>) -> Result<Vec<Step>> {
         let mut steps: Vec<Step> = Vec::with_capacity(changes.len());
         for (key, new) in changes {
+            let old = queue.get(&key);
             let doing = match queue.flight(&key) {
-                None => Doing::Nothing,
                 Some(flight) if flight.deletes => Doing::Deleting,
                 Some(_) => Doing::Storing,
+                // What an attempt whose end nobody saw may have stored is to be deleted with the rest.
+                None if old.is_some_and(|old| old.unsure && !old.is_absent()) => Doing::Storing,
+                None => Doing::Nothing,
             };
-            let old = queue.get(&key);
             let freed = new.as_ref().zip(old).is_some_and(|(new, old)| is_freed(new, &old.desired));
             let desired = merge(new, old.map(|old| &old.desired), doing);
             let file = match desired.as_ref().map(|desired| &desired.content) {

@@ -4,6 +4,7 @@ use super::flight::{Effect, Job, Refused, Stored};
 use super::{Shared, backoff};
 use crate::clock;
 use crate::error::Result;
+use crate::journal::Change;
 use crate::store::{Body, Condition, ErrorKind, Receipt, StoreError, plain_etag};
 use crate::types::{ETag, ObjectHeaders, Version};
 
@@ -15,6 +16,7 @@ pub async fn put(shared: &Shared, job: &Job, bytes: &[u8]) -> Result<Effect> {
 /// One PUT under the job's condition.
 pub async fn put_body(shared: &Shared, job: &Job, body: Body, headers: ObjectHeaders) -> Result<Effect> {
     let (etag, size) = (plain_etag(&body.md5), body.bytes.len() as u64);
+    begin_attempt(shared, job, &etag)?;
     let answer = shared.store.put(&job.key, body, &headers, &job.desired.condition).await;
     let mut stored = Stored {
         content: job.desired.content.clone(),
@@ -37,6 +39,15 @@ pub async fn put_body(shared: &Shared, job: &Job, body: Body, headers: ObjectHea
             note_attempt(shared, job, &error, &stored.version.etag);
             Err(error.into())
         }
+    }
+}
+
+/// Journals what a conditional write is about to store. If the daemon dies before the answer is recorded, and the file
+/// changes before it is sent again, the condition fails on our own version: that must not pass for another host's.
+pub fn begin_attempt(shared: &Shared, job: &Job, etag: &ETag) -> Result<()> {
+    match job.desired.condition {
+        Condition::Any => Ok(()),
+        Condition::IfAbsent | Condition::IfMatch(_) => shared.journal.apply(&[Change::Attempt(job.key.clone(), etag.clone())]),
     }
 }
 

@@ -191,6 +191,9 @@ impl Writer {
     pub fn open_tuned(store: Store, journal: Arc<Journal>, cache: Arc<Cache>, config: WriterConfig, tuning: Tuning) -> Result<Arc<Writer>> {
         let mut queue = Queue::new(config.r2, tuning.single_bytes);
         queue.aborts = journal.uploads()?;
+        for (key, etag) in journal.attempts()? {
+            queue.remember_own(&key, etag);
+        }
         load(&mut queue, journal.desired()?, &cache);
         let shared = Shared {
             store,

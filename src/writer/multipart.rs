@@ -235,6 +235,9 @@ async fn complete(
         stamp: Some(stamp),
         upload: Some(session.id.clone()),
     };
+    if let Some(etag) = &expected {
+        inline::begin_attempt(shared, job, etag)?;
+    }
     match shared.store.complete_upload(&job.key, &session.id, &parts, &job.desired.condition).await {
         Ok(receipt) => {
             if let Err(error) = check(shared, job, &receipt, expected.as_ref(), size).await {

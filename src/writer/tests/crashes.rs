@@ -84,3 +84,34 @@ async fn a_stopped_writer_sends_nothing_more() {
     assert!(memory.keys().is_empty());
     drop(directory);
 }
+
+/// The bucket has the first state of `a`, and nobody recorded it; the next process has the row and the data file.
+async fn killed_after_an_unrecorded_put() -> (World, World) {
+    let world = World::new();
+    world.faults.add(Rule::on(Operation::PutObject).fault(Fault::ReplyLost));
+    world.save("a", b"first");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(world.object("a").unwrap(), b"first");
+    let next = world.after_crash();
+    (world, next)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_changes_after_an_unrecorded_put_is_no_conflict_with_itself() {
+    let (_killed, next) = killed_after_an_unrecorded_put().await;
+    let Some(Desired { content: Content::Staged(id), .. }) = next.writer.pending(&"a".into()) else { panic!("it waits") };
+    next.cache.get(id).unwrap().write_at(5, b" and second").unwrap();
+    next.start();
+    next.settled().await;
+    assert_eq!((next.keys(), next.object("a").unwrap()), (vec!["a".to_owned()], b"first and second".to_vec()));
+    assert_eq!(next.writer.backlog().conflicts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_removed_after_an_unrecorded_put_stays_removed() {
+    let (_killed, next) = killed_after_an_unrecorded_put().await;
+    next.remove("a", false);
+    next.start();
+    next.settled().await;
+    assert!(next.keys().is_empty(), "{:?}", next.keys());
+}
