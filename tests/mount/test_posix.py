@@ -228,6 +228,13 @@ class Files(SharedCase):
         write(self.dir / "f", b"y")
         self.assertGreater(os.stat(self.dir / "f").st_mtime, 1_600_000_000)
 
+    def test_times_before_1970(self):
+        write(self.dir / "f", b"x")
+        for nanoseconds in (-1, -500_000_000, -1_250_000_000, -3_000_000_000):
+            os.utime(self.dir / "f", ns=(nanoseconds, nanoseconds))
+            facts = os.stat(self.dir / "f")
+            self.assertEqual((facts.st_atime_ns, facts.st_mtime_ns), (nanoseconds, nanoseconds))
+
     def test_statfs_is_filled(self):
         facts = os.statvfs(self.dir)
         self.assertEqual(facts.f_namemax, 255)
