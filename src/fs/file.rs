@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::attributes::without_set_id;
 use super::handles::FileHandle;
 use super::{Fs, Whence, WriteMode};
 use crate::cache::{LocalFile, WriteRefused};
@@ -110,6 +111,11 @@ impl Fs {
                     if let Some(inode) = names.get_mut(ino) {
                         let now = clock::now();
                         (inode.mtime, inode.ctime) = (now, now);
+                        let mode = without_set_id(inode.mode);
+                        if std::mem::replace(&mut inode.mode, mode) != mode {
+                            // The kernel asks for size and times after a change, not for the mode.
+                            self.invalidate_inode(ino);
+                        }
                     }
                     return Ok(true);
                 }

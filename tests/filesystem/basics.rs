@@ -50,8 +50,8 @@ async fn bytes_change_in_the_middle_at_the_end_and_by_truncation() {
     mount.settle().await;
     assert_eq!(bucket.get("f").unwrap(), b"012xy56789\0\0z");
     let ino = mount.stat("f").await.unwrap().ino;
-    mount.fs.setattr(ino, SetAttr { size: Some(4), ..SetAttr::default() }, ME).await.unwrap();
-    mount.fs.setattr(ino, SetAttr { size: Some(6), ..SetAttr::default() }, ME).await.unwrap();
+    mount.fs.setattr(ino, SetAttr { size: Some(4), ..SetAttr::default() }).await.unwrap();
+    mount.fs.setattr(ino, SetAttr { size: Some(6), ..SetAttr::default() }).await.unwrap();
     assert_eq!(mount.read("f").await.unwrap(), b"012x\0\0");
     mount.settle().await;
     assert_eq!(bucket.get("f").unwrap(), b"012x\0\0");
@@ -181,7 +181,7 @@ async fn attributes_fold_into_the_upload_or_become_one_copy() {
     let ino = mount.stat("f.bin").await.unwrap().ino;
     for mode in [0o640, 0o644] {
         let set = SetAttr { mode: Some(mode), mtime: Some(SetTime::To(stamp)), ..SetAttr::default() };
-        mount.fs.setattr(ino, set, ME).await.unwrap();
+        mount.fs.setattr(ino, set).await.unwrap();
     }
     mount.settle().await;
     assert_eq!(mount.counts.snapshot().get("CopyObject"), Some(&1));
@@ -227,4 +227,32 @@ async fn a_restart_carries_on_with_what_was_not_sent() {
     assert!(!second.exists("gone").await && !second.exists("old").await);
     second.settle().await;
     assert_eq!(bucket.keys(), ["d/", "d/f", "moved"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_file_no_longer_gives_its_owners_rights_away() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.save("f", b"bytes").await.unwrap();
+    let ino = mount.stat("f").await.unwrap().ino;
+    let mode = async || mount.stat("f").await.unwrap().mode;
+    let changes = [SetAttr { size: Some(2), ..SetAttr::default() }, SetAttr { uid: Some(ME.uid), ..SetAttr::default() }];
+    for (before, after) in [(0o6755, 0o755), (0o2745, 0o2745), (0o1644, 0o1644)] {
+        for change in changes {
+            mount.save("f", b"bytes").await.unwrap();
+            mount.chmod("f", before).await.unwrap();
+            mount.fs.setattr(ino, change).await.unwrap();
+            assert_eq!(mode().await, after, "{before:o} and {change:?}");
+        }
+        mount.chmod("f", before).await.unwrap();
+        let handle = mount.open("f", libc::O_WRONLY).await.unwrap();
+        mount.write(handle, 0, b"x").await.unwrap();
+        mount.close(handle).await.unwrap();
+        assert_eq!(mode().await, after, "{before:o} and a write");
+    }
+    mount.mkdir("d").await.unwrap();
+    mount.chmod("d", 0o2775).await.unwrap();
+    let directory = mount.stat("d").await.unwrap().ino;
+    mount.fs.setattr(directory, changes[1]).await.unwrap();
+    assert_eq!(mount.stat("d").await.unwrap().mode, 0o2775, "a directory hands its group on");
 }

@@ -221,6 +221,13 @@ class Files(SharedCase):
         self.mount.settle()
         self.assertEqual(stat.S_IMODE(os.stat(self.dir / "d").st_mode), 0o700)
 
+    def test_a_change_takes_set_id_bits_away(self):
+        write(self.dir / "f", b"x")
+        for change in (lambda: write(self.dir / "f", b"y", os.O_WRONLY), lambda: os.truncate(self.dir / "f", 0), lambda: os.chown(self.dir / "f", os.getuid(), -1)):
+            os.chmod(self.dir / "f", 0o6755)
+            change()
+            self.assertEqual(stat.S_IMODE(os.stat(self.dir / "f").st_mode), 0o755)
+
     def test_times(self):
         write(self.dir / "f", b"x")
         os.utime(self.dir / "f", ns=(1_600_000_000_000_000_000, 1_500_000_000_000_000_000))
