@@ -85,6 +85,8 @@ pub struct File {
 #[derive(Default)]
 pub struct Directory {
     pub children: BTreeMap<Arc<str>, Child>,
+    /// How many of the children are directories.
+    pub subdirectories: u32,
     /// When a complete listing was begun; None: there is none.
     pub listed: Option<Instant>,
     /// Its names were all known at some time: while the bucket can't be asked, that holds.

@@ -256,3 +256,23 @@ async fn a_changed_file_no_longer_gives_its_owners_rights_away() {
     mount.fs.setattr(directory, changes[1]).await.unwrap();
     assert_eq!(mount.stat("d").await.unwrap().mode, 0o2775, "a directory hands its group on");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_counts_its_subdirectories_once_it_knows_them() {
+    let bucket = Bucket::new();
+    bucket.put("d/a/x", b"1").await;
+    bucket.put("d/b/y", b"1").await;
+    bucket.put("d/f", b"1").await;
+    let mount = bucket.mount();
+    let links = async |path| mount.stat(path).await.unwrap().nlink;
+    assert_eq!(links("d").await, 1, "not counted yet");
+    mount.names("d").await.unwrap();
+    assert_eq!(links("d").await, 4);
+    mount.mkdir("d/c").await.unwrap();
+    assert_eq!((links("d").await, links("d/c").await), (5, 2));
+    mount.mkdir("e").await.unwrap();
+    mount.rename("d/c", "e/c").await.unwrap();
+    assert_eq!((links("d").await, links("e").await), (4, 3));
+    mount.rmdir("e/c").await.unwrap();
+    assert_eq!((links("e").await, links("d/f").await), (2, 1));
+}
