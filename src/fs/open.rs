@@ -59,6 +59,13 @@ impl Fs {
         Ok(opened)
     }
 
+    /// O_TRUNC moves the times even of an empty file, which `: > stamp` lives on.
+    async fn open_truncated(&self, ino: Ino) -> Result<()> {
+        let was_empty = self.names.lock().get(ino).is_some_and(|inode| inode.size() == 0);
+        let mtime = was_empty.then_some(SetTime::Now);
+        self.setattr(ino, SetAttr { size: Some(0), mtime, ..SetAttr::default() }).await.map(drop)
+    }
+
     pub(super) fn open_inode(&self, ino: Ino, access: Access) -> Result<Opened> {
         let mut names = self.names.lock();
         let (file, pin) = self.pinned_file(&mut names, ino)?;

@@ -1,5 +1,7 @@
 //! Files and directories as one host's programs see them, and what the bucket then holds.
 
+use std::time::{Duration, SystemTime};
+
 use mediafs::error::Error;
 use mediafs::fs::{SetAttr, SetTime};
 
@@ -275,4 +277,23 @@ async fn a_directory_counts_its_subdirectories_once_it_knows_them() {
     assert_eq!((links("d").await, links("e").await), (4, 3));
     mount.rmdir("e/c").await.unwrap();
     assert_eq!((links("e").await, links("d/f").await), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_moves_the_access_time_when_it_is_older_than_the_last_change() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.save("f", b"bytes").await.unwrap();
+    let ino = mount.stat("f").await.unwrap().ino;
+    let long_ago = SetTime::To(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+    mount.fs.setattr(ino, SetAttr { atime: Some(long_ago), mtime: Some(long_ago), ..SetAttr::default() }).await.unwrap();
+    assert_eq!(mount.read("f").await.unwrap(), b"bytes");
+    let read = mount.stat("f").await.unwrap();
+    assert!(read.atime > read.mtime + Duration::from_secs(1_000_000), "{read:?}");
+    assert_eq!(mount.read("f").await.unwrap(), b"bytes");
+    assert_eq!(mount.stat("f").await.unwrap().atime, read.atime, "nothing changed since");
+    mount.save("f", b"other").await.unwrap();
+    assert_eq!(mount.read("f").await.unwrap(), b"other");
+    let again = mount.stat("f").await.unwrap();
+    assert!(again.atime >= again.mtime && again.atime > read.atime);
 }
