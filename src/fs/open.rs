@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use super::handles::FileHandle;
-use super::{Fs, Opened};
+use super::{Fs, Opened, SetAttr, SetTime};
 use crate::cache::{LocalFile, Pin};
 use crate::error::{Error, Result};
 use crate::namespace::{Ino, Namespace, Node};
@@ -51,7 +51,7 @@ impl Fs {
         }
         let opened = self.open_inode(ino, access)?;
         if access.truncate
-            && let Err(error) = self.truncate(ino, 0).await
+            && let Err(error) = self.open_truncated(ino).await
         {
             self.release(opened.handle);
             return Err(error);
@@ -84,6 +84,7 @@ impl Fs {
             writable: access.write,
             pattern: Mutex::new(ReadPattern::default()),
             wrote: AtomicBool::new(access.truncate),
+            accessed: AtomicBool::new(false),
             _pin: pin,
         });
         Ok(Opened { handle, keep_cache, no_flush: !access.write })

@@ -297,3 +297,18 @@ async fn a_read_moves_the_access_time_when_it_is_older_than_the_last_change() {
     let again = mount.stat("f").await.unwrap();
     assert!(again.atime >= again.mtime && again.atime > read.atime);
 }
+
+#[tokio::test(start_paused = true)]
+async fn truncation_by_open_moves_the_times_of_an_empty_file() {
+    let bucket = Bucket::new();
+    bucket.put_with("stamp", b"", &[("mtime", "5.000000000")]).await;
+    let mount = bucket.mount();
+    let before = mount.stat("stamp").await.unwrap();
+    assert_eq!(before.mtime, SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+    let handle = mount.open("stamp", libc::O_WRONLY | libc::O_TRUNC).await.unwrap();
+    mount.close(handle).await.unwrap();
+    let after = mount.stat("stamp").await.unwrap();
+    assert!(after.mtime > before.mtime && after.ctime > before.ctime);
+    mount.settle().await;
+    assert_eq!(bucket.mount().stat("stamp").await.unwrap().mtime, after.mtime, "and the bucket knows");
+}
