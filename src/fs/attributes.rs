@@ -5,7 +5,7 @@
 
 use std::time::SystemTime;
 
-use super::{Attr, Caller, Entry, Fs, Kind, SetAttr, SetTime};
+use super::{Attr, Entry, Fs, Kind, SetAttr, SetTime};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
 use crate::namespace::attributes::{self as codec, Defaults, FileType, Posix};
@@ -74,7 +74,7 @@ impl Fs {
         })
     }
 
-    pub async fn setattr(&self, ino: Ino, set: SetAttr, caller: Caller) -> Result<Entry> {
+    pub async fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Entry> {
         self.writable()?;
         if let Some(size) = set.size {
             self.truncate(ino, size).await?;
@@ -84,7 +84,7 @@ impl Fs {
             if self.needs_headers(ino)? {
                 self.revalidate(ino).await?;
             }
-            self.change_attributes(ino, &set, caller)?;
+            self.change_attributes(ino, &set)?;
         }
         self.entry(&self.names.lock(), ino)
     }
@@ -96,16 +96,15 @@ impl Fs {
         Ok(!inode.known && inode.place.is_some())
     }
 
-    fn change_attributes(&self, ino: Ino, set: &SetAttr, caller: Caller) -> Result<()> {
+    fn change_attributes(&self, ino: Ino, set: &SetAttr) -> Result<()> {
         let mut names = self.names.lock();
         let now = clock::now();
         let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
         let before = (inode.mode, inode.uid, inode.gid, inode.mtime);
         let mut mode = set.mode.map_or(inode.mode, |mode| mode & 0o7777);
-        // chown by anybody takes the right to act as the file away, and so does chmod to a group that isn't one's own.
-        let owner_changes = set.uid.is_some_and(|uid| uid != inode.uid) || set.gid.is_some_and(|gid| gid != inode.gid);
-        if owner_changes && set.mode.is_none() && !inode.is_directory() && caller.uid != 0 {
-            mode &= !0o6000;
+        let owner_is_set = set.uid.is_some() || set.gid.is_some();
+        if owner_is_set && set.mode.is_none() && !inode.is_directory() {
+            mode = without_set_id(mode);
         }
         inode.mode = mode;
         inode.uid = set.uid.unwrap_or(inode.uid);
@@ -178,4 +177,11 @@ impl Fs {
         let umask = self.config.umask;
         Defaults { uid: self.config.uid, gid: self.config.gid, file_mode: 0o666 & !umask, dir_mode: 0o777 & !umask }
     }
+}
+
+/// A file's mode once its bytes or its owner changed: it no longer gives its owner's rights away. The kernel leaves this
+/// to us (`FUSE_HANDLE_KILLPRIV_V2`). Set-group-id without execution by the group is no right, and stays.
+pub(super) fn without_set_id(mode: u32) -> u32 {
+    let group = if mode & libc::S_IXGRP != 0 { libc::S_ISGID } else { 0 };
+    mode & !(libc::S_ISUID | group)
 }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::attributes::without_set_id;
 use super::handles::FileHandle;
 use super::{Fs, Whence, WriteMode};
 use crate::cache::{LocalFile, WriteRefused};
@@ -22,6 +24,9 @@ const FILE_LIMIT_BYTES: u64 = 5_492_075_488_379;
 /// To this size a file goes up in one PUT.
 const WHOLE_UPLOAD_BYTES: u64 = 16 << 20;
 
+/// An access time older than this moves at the next read in any case, as with Linux's `relatime`.
+const ACCESS_TIME_AGE: Duration = Duration::from_secs(86_400);
+
 /// A local change of bytes, tried again after the file was marked dirty or room was made.
 type Change<'a> = dyn Fn(&LocalFile) -> std::result::Result<(), WriteRefused> + Send + Sync + 'a;
 
@@ -33,16 +38,37 @@ impl Fs {
             Ok(_) => return Some(Err(Error::BadHandle)),
             Err(error) => return Some(Err(error)),
         };
-        self.reader.read_now(&handle.file, &handle.pattern, offset, buffer)
+        let read = self.reader.read_now(&handle.file, &handle.pattern, offset, buffer);
+        if matches!(read, Some(Ok(_))) {
+            self.accessed(&handle);
+        }
+        read
     }
 
     pub async fn read(&self, number: u64, offset: u64, size: usize) -> Result<Bytes> {
         let handle = self.handles.file(number)?;
         let read = self.reader.read(&handle.file, &handle.pattern, offset, size).await;
-        if let Err(Error::Stale) = read {
-            self.expire(handle.ino);
+        match &read {
+            Ok(_) => self.accessed(&handle),
+            Err(Error::Stale) => self.expire(handle.ino),
+            Err(_) => {}
         }
         read
+    }
+
+    /// Moves the access time as a disk with `relatime` does, in memory alone. What the kernel reads from its own pages
+    /// never gets here.
+    fn accessed(&self, handle: &FileHandle) {
+        if self.config.read_only || handle.accessed.load(Ordering::Relaxed) || handle.accessed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let now = clock::now();
+        if let Some(inode) = self.names.lock().get_mut(handle.ino) {
+            let is_old = now.duration_since(inode.atime).is_ok_and(|age| age >= ACCESS_TIME_AGE);
+            if is_old || inode.atime <= inode.mtime.max(inode.ctime) {
+                inode.atime = now;
+            }
+        }
     }
 
     /// The bucket has another version than was believed: the next look-up asks, whatever its TTL says.
@@ -81,7 +107,7 @@ impl Fs {
     }
 
     /// A little less than an operation may take, so that the program hears ENOSPC and not a time-out.
-    fn room_timeout(&self) -> std::time::Duration {
+    fn room_timeout(&self) -> Duration {
         self.config.timeout.mul_f32(0.9)
     }
 
@@ -98,6 +124,7 @@ impl Fs {
             return Ok(false);
         }
         handle.wrote.store(true, Ordering::Release);
+        handle.accessed.store(false, Ordering::Relaxed);
         Ok(true)
     }
 
@@ -110,6 +137,11 @@ impl Fs {
                     if let Some(inode) = names.get_mut(ino) {
                         let now = clock::now();
                         (inode.mtime, inode.ctime) = (now, now);
+                        let mode = without_set_id(inode.mode);
+                        if std::mem::replace(&mut inode.mode, mode) != mode {
+                            // The kernel asks for size and times after a change, not for the mode.
+                            self.invalidate_inode(ino);
+                        }
                     }
                     return Ok(true);
                 }

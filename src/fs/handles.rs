@@ -21,6 +21,8 @@ pub(super) struct FileHandle {
     pub pattern: Mutex<ReadPattern>,
     /// Bytes changed through this handle since its last flush.
     pub wrote: AtomicBool,
+    /// Read through this handle since its last write, and the access time moved.
+    pub accessed: AtomicBool,
     /// Out of eviction while open.
     pub _pin: Pin,
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use super::handles::FileHandle;
-use super::{Fs, Opened};
+use super::{Fs, Opened, SetAttr, SetTime};
 use crate::cache::{LocalFile, Pin};
 use crate::error::{Error, Result};
 use crate::namespace::{Ino, Namespace, Node};
@@ -51,12 +51,19 @@ impl Fs {
         }
         let opened = self.open_inode(ino, access)?;
         if access.truncate
-            && let Err(error) = self.truncate(ino, 0).await
+            && let Err(error) = self.open_truncated(ino).await
         {
             self.release(opened.handle);
             return Err(error);
         }
         Ok(opened)
+    }
+
+    /// O_TRUNC moves the times even of an empty file, which `: > stamp` lives on.
+    async fn open_truncated(&self, ino: Ino) -> Result<()> {
+        let was_empty = self.names.lock().get(ino).is_some_and(|inode| inode.size() == 0);
+        let mtime = was_empty.then_some(SetTime::Now);
+        self.setattr(ino, SetAttr { size: Some(0), mtime, ..SetAttr::default() }).await.map(drop)
     }
 
     pub(super) fn open_inode(&self, ino: Ino, access: Access) -> Result<Opened> {
@@ -77,6 +84,7 @@ impl Fs {
             writable: access.write,
             pattern: Mutex::new(ReadPattern::default()),
             wrote: AtomicBool::new(access.truncate),
+            accessed: AtomicBool::new(false),
             _pin: pin,
         });
         Ok(Opened { handle, keep_cache, no_flush: !access.write })

@@ -94,6 +94,9 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_ASYNC_DIO,
+            // Without it the kernel asks for `security.capability` before every write(2). `fs` then takes the set-id bits
+            // away at each change itself, whoever makes it: fuser hides in which requests the kernel asked for that.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
         for flags in wanted {
             if let Err(missing) = config.add_capabilities(flags) {
@@ -134,7 +137,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        request: &Request,
+        _: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -150,7 +153,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let (fs, caller) = (Arc::clone(&self.fs), convert::caller(request));
+        let fs = Arc::clone(&self.fs);
         let set = SetAttr {
             mode: mode.map(|mode| mode & 0o7777),
             uid,
@@ -160,7 +163,7 @@ impl Filesystem for Adapter {
             mtime: mtime.map(convert::time),
             handle: handle.map(|handle| handle.0),
         };
-        self.attributes(Asked::of("setattr", ino.0), async move { fs.setattr(ino.0, set, caller).await }, reply);
+        self.attributes(Asked::of("setattr", ino.0), async move { fs.setattr(ino.0, set).await }, reply);
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {

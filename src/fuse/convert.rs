@@ -1,6 +1,6 @@
 //! Between the file system's words and fuser's. Pure.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, FopenFlags, INodeNo, RenameFlags, Request, TimeOrNow};
 
@@ -52,8 +52,17 @@ pub(super) fn caller(request: &Request) -> Caller {
 
 pub(super) fn time(time: TimeOrNow) -> SetTime {
     match time {
-        TimeOrNow::SpecificTime(time) => SetTime::To(time),
+        TimeOrNow::SpecificTime(time) => SetTime::To(as_meant(time)),
         TimeOrNow::Now => SetTime::Now,
+    }
+}
+
+/// A time before 1970 is sent as negative seconds and nanoseconds that count forward from there. fuser 0.18 counts them
+/// backward (it does the reverse right), which moves such a time by up to two seconds; here they are turned round.
+fn as_meant(time: SystemTime) -> SystemTime {
+    match SystemTime::UNIX_EPOCH.duration_since(time) {
+        Ok(before) => time + Duration::from_nanos(2 * u64::from(before.subsec_nanos())),
+        Err(_) => time,
     }
 }
 
@@ -89,6 +98,17 @@ mod tests {
         assert!(matches!(of(libc::RENAME_EXCHANGE), Ok(fs::RenameFlags { no_replace: false, exchange: true })));
         for bits in [libc::RENAME_WHITEOUT, libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE, 1 << 20] {
             assert!(matches!(of(bits), Err(Error::Invalid)), "{bits}");
+        }
+    }
+
+    #[test]
+    fn nanoseconds_count_forward_before_1970_too() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let [half, quarter] = [500, 250].map(Duration::from_millis);
+        let five = Duration::from_secs(5);
+        for (given, meant) in [(epoch + quarter, epoch + quarter), (epoch - five, epoch - five), (epoch - five - half, epoch - five + half)]
+        {
+            assert_eq!(as_meant(given), meant);
         }
     }
 

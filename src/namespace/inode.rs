@@ -85,6 +85,8 @@ pub struct File {
 #[derive(Default)]
 pub struct Directory {
     pub children: BTreeMap<Arc<str>, Child>,
+    /// How many of the children are directories.
+    pub subdirectories: u32,
     /// When a complete listing was begun; None: there is none.
     pub listed: Option<Instant>,
     /// When it was made here, with nothing in it.

@@ -206,6 +206,13 @@ proptest! {
                 prop_assert_eq!(names.find(&key), Some(ino));
             }
             prop_assert_eq!(names.below(ROOT).len() + 1, names.len(), "an inode nobody can reach is left over");
+            for directory in &directories {
+                let prefix = names.key(*directory).unwrap();
+                let children = names.below(*directory).into_iter().filter(|(key, ino)| {
+                    names.get(*ino).unwrap().is_directory() && !key.as_str()[prefix.as_str().len()..].trim_end_matches('/').contains('/')
+                });
+                prop_assert_eq!(names.directory(*directory).unwrap().subdirectories as usize, children.count());
+            }
         }
     }
 }

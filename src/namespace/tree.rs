@@ -139,7 +139,10 @@ impl Namespace {
     pub fn link(&mut self, directory: Ino, name: &Arc<str>, ino: Ino) -> Option<Ino> {
         debug_assert!(self.get(ino).is_some_and(|inode| inode.place.is_none()));
         let old = self.unlink(directory, name);
-        self.directory_mut(directory)?.children.insert(Arc::clone(name), Child::Inode(ino));
+        let inside = u32::from(self.get(ino).is_some_and(Inode::is_directory));
+        let node = self.directory_mut(directory)?;
+        node.children.insert(Arc::clone(name), Child::Inode(ino));
+        node.subdirectories += inside;
         if let Some(inode) = self.get_mut(ino) {
             inode.place = Some((directory, Arc::clone(name)));
         }
@@ -150,8 +153,13 @@ impl Namespace {
     pub fn unlink(&mut self, directory: Ino, name: &Arc<str>) -> Option<Ino> {
         match self.directory_mut(directory)?.children.remove(name)? {
             Child::Inode(ino) => {
-                if let Some(inode) = self.get_mut(ino) {
+                let inode = self.get_mut(ino);
+                let inside = u32::from(inode.as_ref().is_some_and(|inode| inode.is_directory()));
+                if let Some(inode) = inode {
                     inode.place = None;
+                }
+                if let Some(node) = self.directory_mut(directory) {
+                    node.subdirectories = node.subdirectories.saturating_sub(inside);
                 }
                 Some(ino)
             }
@@ -223,11 +231,13 @@ impl Namespace {
         }
     }
 
-    /// Number of hard links as stat shows it: a directory's subdirectories count, an unlinked inode has none.
+    /// Number of hard links as stat shows it: a directory's subdirectories count, an unlinked inode has none. A directory
+    /// whose names are not all known has 1, which by custom says "not counted": 2 would promise that none is inside.
     pub fn links(&self, ino: Ino) -> u32 {
-        match self.get(ino) {
-            Some(inode) if inode.place.is_none() && ino != ROOT => 0,
-            Some(inode) if inode.is_directory() => 2,
+        let Some(inode) = self.get(ino) else { return 1 };
+        match inode.directory() {
+            _ if inode.place.is_none() && ino != ROOT => 0,
+            Some(node) if node.complete => 2 + node.subdirectories,
             _ => 1,
         }
     }

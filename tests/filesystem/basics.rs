@@ -1,5 +1,7 @@
 //! Files and directories as one host's programs see them, and what the bucket then holds.
 
+use std::time::{Duration, SystemTime};
+
 use mediafs::error::Error;
 use mediafs::fs::{SetAttr, SetTime};
 
@@ -50,8 +52,8 @@ async fn bytes_change_in_the_middle_at_the_end_and_by_truncation() {
     mount.settle().await;
     assert_eq!(bucket.get("f").unwrap(), b"012xy56789\0\0z");
     let ino = mount.stat("f").await.unwrap().ino;
-    mount.fs.setattr(ino, SetAttr { size: Some(4), ..SetAttr::default() }, ME).await.unwrap();
-    mount.fs.setattr(ino, SetAttr { size: Some(6), ..SetAttr::default() }, ME).await.unwrap();
+    mount.fs.setattr(ino, SetAttr { size: Some(4), ..SetAttr::default() }).await.unwrap();
+    mount.fs.setattr(ino, SetAttr { size: Some(6), ..SetAttr::default() }).await.unwrap();
     assert_eq!(mount.read("f").await.unwrap(), b"012x\0\0");
     mount.settle().await;
     assert_eq!(bucket.get("f").unwrap(), b"012x\0\0");
@@ -181,7 +183,7 @@ async fn attributes_fold_into_the_upload_or_become_one_copy() {
     let ino = mount.stat("f.bin").await.unwrap().ino;
     for mode in [0o640, 0o644] {
         let set = SetAttr { mode: Some(mode), mtime: Some(SetTime::To(stamp)), ..SetAttr::default() };
-        mount.fs.setattr(ino, set, ME).await.unwrap();
+        mount.fs.setattr(ino, set).await.unwrap();
     }
     mount.settle().await;
     assert_eq!(mount.counts.snapshot().get("CopyObject"), Some(&1));
@@ -247,4 +249,86 @@ async fn where_the_store_folds_spellings_they_are_one_file_here_too() {
     let separate = bucket.mount();
     separate.save(decomposed, b"its own").await.unwrap();
     assert_eq!(separate.read(composed).await.unwrap(), b"first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_file_no_longer_gives_its_owners_rights_away() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.save("f", b"bytes").await.unwrap();
+    let ino = mount.stat("f").await.unwrap().ino;
+    let mode = async || mount.stat("f").await.unwrap().mode;
+    let changes = [SetAttr { size: Some(2), ..SetAttr::default() }, SetAttr { uid: Some(ME.uid), ..SetAttr::default() }];
+    for (before, after) in [(0o6755, 0o755), (0o2745, 0o2745), (0o1644, 0o1644)] {
+        for change in changes {
+            mount.save("f", b"bytes").await.unwrap();
+            mount.chmod("f", before).await.unwrap();
+            mount.fs.setattr(ino, change).await.unwrap();
+            assert_eq!(mode().await, after, "{before:o} and {change:?}");
+        }
+        mount.chmod("f", before).await.unwrap();
+        let handle = mount.open("f", libc::O_WRONLY).await.unwrap();
+        mount.write(handle, 0, b"x").await.unwrap();
+        mount.close(handle).await.unwrap();
+        assert_eq!(mode().await, after, "{before:o} and a write");
+    }
+    mount.mkdir("d").await.unwrap();
+    mount.chmod("d", 0o2775).await.unwrap();
+    let directory = mount.stat("d").await.unwrap().ino;
+    mount.fs.setattr(directory, changes[1]).await.unwrap();
+    assert_eq!(mount.stat("d").await.unwrap().mode, 0o2775, "a directory hands its group on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_counts_its_subdirectories_once_it_knows_them() {
+    let bucket = Bucket::new();
+    bucket.put("d/a/x", b"1").await;
+    bucket.put("d/b/y", b"1").await;
+    bucket.put("d/f", b"1").await;
+    let mount = bucket.mount();
+    let links = async |path| mount.stat(path).await.unwrap().nlink;
+    assert_eq!(links("d").await, 1, "not counted yet");
+    mount.names("d").await.unwrap();
+    assert_eq!(links("d").await, 4);
+    mount.mkdir("d/c").await.unwrap();
+    assert_eq!((links("d").await, links("d/c").await), (5, 2));
+    mount.mkdir("e").await.unwrap();
+    mount.rename("d/c", "e/c").await.unwrap();
+    assert_eq!((links("d").await, links("e").await), (4, 3));
+    mount.rmdir("e/c").await.unwrap();
+    assert_eq!((links("e").await, links("d/f").await), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_moves_the_access_time_when_it_is_older_than_the_last_change() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.save("f", b"bytes").await.unwrap();
+    let ino = mount.stat("f").await.unwrap().ino;
+    let long_ago = SetTime::To(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+    mount.fs.setattr(ino, SetAttr { atime: Some(long_ago), mtime: Some(long_ago), ..SetAttr::default() }).await.unwrap();
+    assert_eq!(mount.read("f").await.unwrap(), b"bytes");
+    let read = mount.stat("f").await.unwrap();
+    assert!(read.atime > read.mtime + Duration::from_secs(1_000_000), "{read:?}");
+    assert_eq!(mount.read("f").await.unwrap(), b"bytes");
+    assert_eq!(mount.stat("f").await.unwrap().atime, read.atime, "nothing changed since");
+    mount.save("f", b"other").await.unwrap();
+    assert_eq!(mount.read("f").await.unwrap(), b"other");
+    let again = mount.stat("f").await.unwrap();
+    assert!(again.atime >= again.mtime && again.atime > read.atime);
+}
+
+#[tokio::test(start_paused = true)]
+async fn truncation_by_open_moves_the_times_of_an_empty_file() {
+    let bucket = Bucket::new();
+    bucket.put_with("stamp", b"", &[("mtime", "5.000000000")]).await;
+    let mount = bucket.mount();
+    let before = mount.stat("stamp").await.unwrap();
+    assert_eq!(before.mtime, SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+    let handle = mount.open("stamp", libc::O_WRONLY | libc::O_TRUNC).await.unwrap();
+    mount.close(handle).await.unwrap();
+    let after = mount.stat("stamp").await.unwrap();
+    assert!(after.mtime > before.mtime && after.ctime > before.ctime);
+    mount.settle().await;
+    assert_eq!(bucket.mount().stat("stamp").await.unwrap().mtime, after.mtime, "and the bucket knows");
 }

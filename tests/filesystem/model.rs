@@ -8,7 +8,7 @@ use std::time::Duration;
 use mediafs::fs::{RenameFlags, SetAttr};
 use proptest::prelude::*;
 
-use crate::world::{Bucket, ME, Options, World};
+use crate::world::{Bucket, Options, World};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -183,7 +183,7 @@ async fn perform(mount: &World, step: &Step) -> mediafs::error::Result<()> {
         }
         Step::Truncate(path, size) => {
             let attr = mount.stat(&text(path)).await?;
-            mount.fs.setattr(attr.ino, SetAttr { size: Some(u64::from(*size)), ..SetAttr::default() }, ME).await.map(drop)
+            mount.fs.setattr(attr.ino, SetAttr { size: Some(u64::from(*size)), ..SetAttr::default() }).await.map(drop)
         }
         Step::Mkdir(path) => mount.mkdir(&text(path)).await,
         Step::Unlink(path) => mount.unlink(&text(path)).await,

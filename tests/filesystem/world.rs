@@ -277,7 +277,7 @@ impl World {
 
     pub async fn chmod(&self, path: &str, mode: u32) -> Result<()> {
         let ino = self.stat(path).await?.ino;
-        self.fs.setattr(ino, SetAttr { mode: Some(mode), ..SetAttr::default() }, ME).await.map(drop)
+        self.fs.setattr(ino, SetAttr { mode: Some(mode), ..SetAttr::default() }).await.map(drop)
     }
 
     /// Until all is in the bucket.

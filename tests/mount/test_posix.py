@@ -221,12 +221,26 @@ class Files(SharedCase):
         self.mount.settle()
         self.assertEqual(stat.S_IMODE(os.stat(self.dir / "d").st_mode), 0o700)
 
+    def test_a_change_takes_set_id_bits_away(self):
+        write(self.dir / "f", b"x")
+        for change in (lambda: write(self.dir / "f", b"y", os.O_WRONLY), lambda: os.truncate(self.dir / "f", 0), lambda: os.chown(self.dir / "f", os.getuid(), -1)):
+            os.chmod(self.dir / "f", 0o6755)
+            change()
+            self.assertEqual(stat.S_IMODE(os.stat(self.dir / "f").st_mode), 0o755)
+
     def test_times(self):
         write(self.dir / "f", b"x")
         os.utime(self.dir / "f", ns=(1_600_000_000_000_000_000, 1_500_000_000_000_000_000))
         self.assertEqual(int(os.stat(self.dir / "f").st_mtime), 1_500_000_000)
         write(self.dir / "f", b"y")
         self.assertGreater(os.stat(self.dir / "f").st_mtime, 1_600_000_000)
+
+    def test_times_before_1970(self):
+        write(self.dir / "f", b"x")
+        for nanoseconds in (-1, -500_000_000, -1_250_000_000, -3_000_000_000):
+            os.utime(self.dir / "f", ns=(nanoseconds, nanoseconds))
+            facts = os.stat(self.dir / "f")
+            self.assertEqual((facts.st_atime_ns, facts.st_mtime_ns), (nanoseconds, nanoseconds))
 
     def test_statfs_is_filled(self):
         facts = os.statvfs(self.dir)
