@@ -65,11 +65,8 @@ async fn minio() -> Subject {
     let store = connect(config(BUCKET)).await.expect("a valid configuration");
     let since = mediafs::clock::now().duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let prefix = format!("{since}-{}/", TESTS.fetch_add(1, Ordering::Relaxed));
-    Subject {
-        store: Arc::new(PrefixStore::new(Arc::new(store), &prefix)),
-        min_part_bytes: 5 << 20,
-        serves_http: endpoint().starts_with("http:"),
-    }
+    let store = Arc::new(PrefixStore::new(Arc::new(store), &prefix));
+    Subject { serves_http: endpoint().starts_with("http:"), ..Subject::new(store) }
 }
 
 conformance!(minio);

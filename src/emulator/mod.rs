@@ -76,6 +76,8 @@ pub struct EmulatorConfig {
     pub folder: Option<PathBuf>,
     /// R2's rules instead of S3's.
     pub r2: bool,
+    /// R2's rule of one write to a key in a second; zero leaves that one rule out.
+    pub r2_write_interval: Duration,
     pub access_key: String,
     pub secret_key: String,
     /// Made at start where they don't exist.
@@ -90,6 +92,7 @@ impl Default for EmulatorConfig {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             folder: None,
             r2: false,
+            r2_write_interval: r2::WRITE_INTERVAL,
             access_key: "mediafs".to_owned(),
             secret_key: "mediafs-secret".to_owned(),
             buckets: Vec::new(),
@@ -134,7 +137,7 @@ impl Emulator {
         let listen = |source| Error::Listen { address: config.address, source };
         let listener = TcpListener::bind(config.address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let storage = Arc::new(Storage::open(config.folder.as_deref(), config.r2)?);
+        let storage = Arc::new(Storage::open(config.folder.as_deref(), config.r2, config.r2_write_interval)?);
         for name in &config.buckets {
             let mut state = storage.state.lock();
             if state.bucket(name).is_err() {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use md5::{Digest, Md5};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
@@ -68,6 +68,8 @@ pub struct Bucket {
 #[derive(Clone, Copy)]
 pub struct Pace {
     pub now: Instant,
+    /// How long after a write the next one to its key is taken.
+    pub interval: Duration,
 }
 
 /// A new object on its way into the index.
@@ -138,14 +140,14 @@ impl State {
         change.conditions.check_write(current.map(|object| object.facts()))?;
         let last = self.last_writes.get(&(change.bucket.to_owned(), change.key.to_owned()));
         match (change.pace, last) {
-            (Some(pace), Some(&last)) if pace.now < last + r2::WRITE_INTERVAL => Err(r2::too_many_requests()),
+            (Some(pace), Some(&last)) if pace.now < last + pace.interval => Err(r2::too_many_requests()),
             _ => Ok(()),
         }
     }
 
     fn place(&mut self, change: &Change<'_>, object: Object) -> S3Result<Arc<Object>> {
         if let Some(pace) = change.pace {
-            self.last_writes.retain(|_, last| pace.now < *last + r2::WRITE_INTERVAL);
+            self.last_writes.retain(|_, last| pace.now < *last + pace.interval);
             self.last_writes.insert((change.bucket.to_owned(), change.key.to_owned()), pace.now);
         }
         let object = Arc::new(object);

@@ -37,6 +37,8 @@ pub struct Storage {
     pub state: Mutex<State>,
     /// What tests have added to the clock of R2's pace, in milliseconds.
     passed_ms: AtomicU64,
+    /// Between two writes to one key, in R2 mode.
+    write_interval: Duration,
 }
 
 impl Drop for Storage {
@@ -47,7 +49,7 @@ impl Drop for Storage {
 
 impl Storage {
     /// In `folder`, or in memory.
-    pub fn open(folder: Option<&Path>, r2: bool) -> Result<Self, Error> {
+    pub fn open(folder: Option<&Path>, r2: bool, write_interval: Duration) -> Result<Self, Error> {
         let (blobs, state) = match folder {
             None => (Blobs::in_memory(), State::default()),
             Some(folder) => {
@@ -59,7 +61,7 @@ impl Storage {
                 (blobs, state)
             }
         };
-        Ok(Self { r2, blobs, state: Mutex::new(state), passed_ms: AtomicU64::new(0) })
+        Ok(Self { r2, blobs, state: Mutex::new(state), passed_ms: AtomicU64::new(0), write_interval })
     }
 
     /// The key under which `spelling` is indexed.
@@ -69,7 +71,7 @@ impl Storage {
 
     pub fn pace(&self) -> Option<Pace> {
         let passed = Duration::from_millis(self.passed_ms.load(Ordering::Relaxed));
-        self.r2.then(|| Pace { now: Instant::now() + passed })
+        self.r2.then(|| Pace { now: Instant::now() + passed, interval: self.write_interval })
     }
 
     pub fn pass_time(&self, time: Duration) {
@@ -147,8 +149,15 @@ pub fn metadata_in(metadata: Option<Metadata>) -> std::collections::BTreeMap<Str
 }
 
 pub fn metadata_out(headers: &ObjectHeaders) -> Option<Metadata> {
-    let pairs = headers.metadata.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let pairs = headers.metadata.iter().map(|(name, value)| (name.clone(), header_value(value)));
     (!headers.metadata.is_empty()).then(|| pairs.collect())
+}
+
+/// The S3 crate takes RFC 2047's words apart on the way in, and on the way out makes them for letters beyond ASCII only:
+/// what else a header can't carry as it is goes as one here.
+fn header_value(value: &str) -> String {
+    let is_plain = value.bytes().all(|byte| !byte.is_ascii_control()) && value.trim() == value && !value.contains("=?");
+    if is_plain { value.to_owned() } else { format!("=?UTF-8?B?{}?=", BASE64.encode(value)) }
 }
 
 pub fn etag(object: &Object) -> ETag {

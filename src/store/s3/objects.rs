@@ -43,7 +43,7 @@ impl S3Store {
             return Err(StoreError::new(ErrorKind::InvalidRange, operation.name(), key, "an empty range"));
         }
         let connection = self.connection(operation, key).await?;
-        let range = span.as_ref().map(|span| format!("bytes={}-{}", span.start, span.end - 1));
+        let range = span.as_ref().map(range);
         let request = self.client.get_object().bucket(self.bucket()).key(key.as_str()).set_range(range);
         let request = request.set_if_match(if_match.map(ETag::quoted));
         let output = request.send().await.map_err(|error| self.context.error(operation, key, if_match.is_some(), error))?;
@@ -191,6 +191,12 @@ impl S3Store {
         let signed = request.presigned(config).await.map_err(|error| self.context.error(operation, key, false, error))?;
         Ok(signed.uri().to_owned())
     }
+}
+
+/// Beyond the object's end is allowed; beyond a signed number, in which many servers count, is not.
+fn range(span: &Span) -> String {
+    const LAST: u64 = i64::MAX.unsigned_abs();
+    format!("bytes={}-{}", span.start.min(LAST), (span.end - 1).min(LAST))
 }
 
 /// The object's size, and which of its bytes the answer carries.

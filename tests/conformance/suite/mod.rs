@@ -7,6 +7,8 @@ pub mod reads;
 pub mod uploads;
 pub mod writes;
 
+use std::any::Any;
+
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mediafs::store::{Body, Condition, ObjectBody, ObjectStore, Receipt, Store};
@@ -19,6 +21,10 @@ pub struct Subject {
     pub min_part_bytes: usize,
     /// Presigned URLs can be fetched.
     pub serves_http: bool,
+    /// Composed and decomposed spellings of a name are one key.
+    pub folds_names: bool,
+    /// What has to live as long as the store.
+    pub _server: Option<Box<dyn Any + Send>>,
 }
 
 /// Runs the whole suite on what `$make` makes, as tests of a module of that name.
@@ -50,6 +56,11 @@ macro_rules! conformance {
 }
 
 impl Subject {
+    /// What S3 itself would be.
+    pub fn new(store: Store) -> Self {
+        Self { store, min_part_bytes: 5 << 20, serves_http: true, folds_names: false, _server: None }
+    }
+
     /// Stores `bytes` under `key`, replacing what was there.
     pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Receipt {
         let (key, headers) = (Key::from(key), ObjectHeaders::default());

@@ -5,6 +5,9 @@ use mediafs::types::Key;
 
 use super::Subject;
 
+/// The other spelling of "ü".
+const DECOMPOSED: &str = "u\u{308}";
+
 /// What uploads are really called, and what breaks encodings.
 const ODD: [&str; 20] = [
     "a b",
@@ -12,7 +15,7 @@ const ODD: [&str; 20] = [
     "a%20b",
     "a%2Bb%",
     "ü",
-    "u\u{308}",
+    DECOMPOSED,
     "緑/🎬.jpg",
     "q?x=1&y=2",
     "hash#frag",
@@ -29,11 +32,17 @@ const ODD: [&str; 20] = [
     "nul-looking %00",
 ];
 
+/// Those that are keys of their own on this store.
+fn odd_names(subject: &Subject) -> impl Iterator<Item = &'static str> + use<> {
+    let folds_names = subject.folds_names;
+    ODD.into_iter().filter(move |name| !(folds_names && *name == DECOMPOSED))
+}
+
 pub async fn odd_keys_keep_their_bytes(subject: Subject) {
-    for name in ODD {
+    for name in odd_names(&subject) {
         subject.put(&format!("odd/{name}"), name.to_owned()).await.size();
     }
-    for name in ODD {
+    for name in odd_names(&subject) {
         let key = format!("odd/{name}");
         assert_eq!(subject.read(&key, None).await, name.as_bytes(), "{name:?}");
         assert_eq!(subject.store.head(&Key::new(key)).await.unwrap().size, name.len() as u64, "{name:?}");
@@ -48,12 +57,12 @@ pub async fn odd_keys_keep_their_bytes(subject: Subject) {
             break;
         }
     }
-    let expected: BTreeSet<_> = ODD.iter().map(|name| Key::new(format!("odd/{name}"))).collect();
+    let expected: BTreeSet<_> = odd_names(&subject).map(|name| Key::new(format!("odd/{name}"))).collect();
     assert_eq!(listed, expected);
 }
 
 pub async fn odd_keys_copy_and_delete(subject: Subject) {
-    for name in ODD {
+    for name in odd_names(&subject) {
         let (from, to) = (Key::new(format!("from/{name}")), Key::new(format!("to/{name}")));
         subject.put(from.as_str(), name.to_owned()).await.size();
         let _ = subject.store.copy(&from, None, &to, None).await.unwrap_or_else(|error| panic!("{name:?}: {error}"));

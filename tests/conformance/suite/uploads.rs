@@ -60,7 +60,8 @@ pub async fn parts_are_copied_in_ranges(subject: Subject) {
     let version = subject.put(key.as_str(), old.clone()).await;
     let id = begin(&subject, &key).await;
     let store = &subject.store;
-    let (head, tail) = (0..size as u64, size as u64 + 50..old.len() as u64);
+    // R2 refuses a last part that is larger than the others.
+    let (head, tail) = (0..size as u64, size as u64 + 150..old.len() as u64);
     let parts = vec![
         store.copy_part(&key, &id, 1, &key, Some(version.etag()), head.clone()).await.unwrap(),
         send(&subject, &key, &id, 2, &noise(size)[..]).await,
@@ -70,7 +71,7 @@ pub async fn parts_are_copied_in_ranges(subject: Subject) {
     let condition = Condition::IfMatch(version.etag().clone());
     let receipt = store.complete_upload(&key, &id, &parts, &condition).await.unwrap();
     assert_eq!(Some(receipt.etag()), multipart_etag(&parts).as_ref());
-    let expected = [&old[..size], &noise(size)[..], &old[size + 50..]].concat();
+    let expected = [&old[..size], &noise(size)[..], &old[size + 150..]].concat();
     assert_eq!(receipt.size(), expected.len() as u64);
     assert!(subject.read(key.as_str(), None).await == expected);
     let id = begin(&subject, &key).await;
