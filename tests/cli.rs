@@ -37,16 +37,21 @@ impl Place {
     fn mount(&self, url: &str, options: &[&str]) -> Run {
         let mut arguments = vec!["mount".to_owned(), url.to_owned(), self.path("mnt"), "--cache-dir".to_owned(), self.path("cache")];
         arguments.extend(options.iter().map(|option| (*option).to_owned()));
-        Run { arguments, keys: Some(("mediafs", "mediafs-secret")) }
+        Run { keys: Some(("mediafs", "mediafs-secret")), ..Run::new(arguments) }
     }
 }
 
 struct Run {
     arguments: Vec<String>,
     keys: Option<(&'static str, &'static str)>,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Run {
+    fn new(arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { arguments: arguments.into_iter().map(Into::into).collect(), keys: None, variables: Vec::new() }
+    }
+
     /// Nothing of this machine's own configuration reaches the program.
     fn output(&self) -> Output {
         let mut command = Command::new("timeout");
@@ -55,7 +60,7 @@ impl Run {
         if let Some((id, secret)) = self.keys {
             command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
         }
-        command.output().expect("runs")
+        command.envs(self.variables.iter().map(|(name, value)| (name, value))).output().expect("runs")
     }
 
     /// The one line on standard error, without its beginning.
@@ -124,6 +129,25 @@ fn without_credentials_it_says_which_to_set() {
     assert_says(&run.refusal(1), &["AWS_ACCESS_KEY_ID", "R2_ACCESS_KEY_ID"]);
 }
 
+/// What a machine in a cloud, or behind a careful proxy, finds at the addresses where keys are given out.
+#[test]
+fn a_source_of_credentials_that_fails_is_no_busy_store() {
+    let (place, bucket) = (Place::new(), Bucket::start(None));
+    let forbidden = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    for answer in [Some(forbidden), None] {
+        let source = format!("http://{}", stranger(answer));
+        for variables in [
+            vec![("AWS_EC2_METADATA_DISABLED", "false".to_owned()), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", source.clone())],
+            vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{source}/keys"))],
+        ] {
+            let run = place.mount("s3://media", &["--endpoint-url", &bucket.endpoint()]);
+            let line = Run { keys: None, variables, ..run }.refusal(1);
+            assert_says(&line, &["no credentials", "AWS_ACCESS_KEY_ID"]);
+            assert!(!line.contains("busy"), "{line}");
+        }
+    }
+}
+
 #[test]
 fn wrong_keys_are_told_from_a_wrong_bucket() {
     let (place, bucket) = (Place::new(), Bucket::start(None));
@@ -156,14 +180,29 @@ fn endpoints_that_are_no_s3_are_named() {
     let place = Place::new();
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("port");
     let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 20\r\nconnection: close\r\n\r\n<html>welcome</html>";
+    let forbidden = "HTTP/1.1 403 Forbidden\r\ncontent-type: text/html\r\ncontent-length: 15\r\nconnection: close\r\n\r\n<html>no</html>";
     for (address, parts) in [
         (closed, &["refuses the connection", "--endpoint-url"][..]),
         (stranger(Some(page)), &["--endpoint-url", "S3 API"]),
+        (stranger(Some(forbidden)), &["403", "--endpoint-url", "not the S3 API"]),
+        (stranger(Some("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")), &["404", "--endpoint-url", "S3 API"]),
+        (stranger(Some("SSH-2.0-OpenSSH_9.9\r\n")), &["does not speak HTTP", "--endpoint-url"]),
         (stranger(None), &["no answer", "--endpoint-url"]),
     ] {
         let run = place.mount("s3://media", &["--endpoint-url", &format!("http://{address}")]);
         assert_says(&run.refusal(1), parts);
     }
+}
+
+#[test]
+fn names_and_certificates_are_checked() {
+    let (place, bucket) = (Place::new(), Bucket::start(None));
+    let mount = |endpoint: &str| place.mount("s3://media", &["--endpoint-url", endpoint]).refusal(1);
+    assert_says(&mount("https://no-such-host.invalid"), &["no-such-host.invalid", "--endpoint-url"]);
+    let tls_to_plain = bucket.endpoint().replace("http:", "https:");
+    assert_says(&mount(&tls_to_plain), &["does not speak TLS", "http://"]);
+    let run = place.mount("s3://media", &["--endpoint-url", &bucket.endpoint(), "--ca-file", "/nonexistent.pem"]);
+    assert_says(&run.refusal(1), &["--ca-file /nonexistent.pem", "PEM"]);
 }
 
 #[test]
@@ -218,7 +257,7 @@ fn options_are_checked_before_anything_else() {
 fn status_and_flush_want_a_mount() {
     let place = Place::new();
     for command in ["status", "flush"] {
-        let run = |path: String| Run { arguments: vec![command.to_owned(), path], keys: None };
+        let run = |path: String| Run::new([command.to_owned(), path]);
         assert_says(&run(place.path("mnt")).refusal(1), &["is not on a mediafs mount"]);
         assert_says(&run(place.path("missing")).refusal(1), &["missing"]);
     }
@@ -229,8 +268,7 @@ fn help_and_version_are_no_failures() {
     for (arguments, part) in
         [(&["--help"][..], "mount"), (&["--version"], env!("CARGO_PKG_VERSION")), (&["mount", "--help"], "--cache-size")]
     {
-        let run = Run { arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(), keys: None };
-        let output = run.output();
+        let output = Run::new(arguments.iter().copied()).output();
         assert!(output.status.success());
         assert!(String::from_utf8_lossy(&output.stdout).contains(part), "{arguments:?}");
     }

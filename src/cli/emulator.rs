@@ -25,6 +25,7 @@ pub fn command() -> Command {
         .arg(Arg::new("bucket").long("bucket").value_name("NAME").action(ArgAction::Append).help("Made at the start; may be repeated"))
         .arg(Arg::new("access-key").long("access-key").value_name("KEY").help("[default: mediafs]"))
         .arg(Arg::new("secret-key").long("secret-key").value_name("SECRET").help("For tests only [default: mediafs-secret]"))
+        .arg(Arg::new("region").long("region").value_name("REGION").help("The only one that requests may be signed for [default: any]"))
         .arg(Arg::new("r2").long("r2").action(ArgAction::SetTrue).help("Refuse what Cloudflare R2 refuses"))
 }
 
@@ -33,6 +34,7 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     let mut config = EmulatorConfig {
         folder: arguments.get_one::<PathBuf>("folder").cloned(),
         r2: arguments.get_flag("r2"),
+        region: arguments.get_one::<String>("region").cloned(),
         buckets: arguments.get_many::<String>("bucket").into_iter().flatten().cloned().collect(),
         ..EmulatorConfig::default()
     };

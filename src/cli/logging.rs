@@ -14,7 +14,9 @@ fn directives(level: &str) -> String {
     match level {
         "trace" => "debug,mediafs=trace".to_owned(),
         "error" => "error,fuser=off".to_owned(),
-        level => format!("warn,fuser=off,aws_config=error,aws_smithy_runtime=error,aws_runtime=error,s3s=error,mediafs={level}"),
+        level => format!(
+            "warn,fuser=off,aws_config=error,aws_smithy_runtime=error,aws_smithy_http_client=error,aws_runtime=error,s3s=error,mediafs={level}"
+        ),
     }
 }
 

@@ -98,9 +98,9 @@ pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
 
 async fn reach_bucket(settings: &Settings, counts: &RequestCounts, reach: &Reach) -> Result<Bucket, DaemonError> {
     let begun = Instant::now();
-    let bucket = timeout(REACH_TIME, connect(settings, counts)).await.unwrap_or_else(|_| Err(DaemonError::Bucket(no_answer())))?;
+    let bucket = timeout(REACH_TIME, connect(settings, counts)).await.unwrap_or_else(|_| Err(DaemonError::Bucket(no_answer(settings))))?;
     let left = REACH_TIME.saturating_sub(begun.elapsed());
-    match timeout(left, check_bucket(&bucket.plain)).await.unwrap_or_else(|_| Err(no_answer())) {
+    match timeout(left, check_bucket(&bucket.plain)).await.unwrap_or_else(|_| Err(no_answer(settings))) {
         Ok(()) => Ok(bucket),
         Err(error) if error.kind.is_transient() && was_reached(settings) => {
             warn!(error = advice(&error), "the bucket doesn't answer: mounting with what is in the cache, and trying on");
@@ -123,8 +123,10 @@ fn note_reached(settings: &Settings, reach: &Reach) -> io::Result<()> {
     fs::write(settings.cache_dir.join(REACHED), &settings.identity)
 }
 
-fn no_answer() -> StoreError {
-    StoreError::new(ErrorKind::Timeout, Operation::ListObjectsV2.name(), "", "no answer within 5 seconds")
+fn no_answer(settings: &Settings) -> StoreError {
+    let endpoint = settings.endpoint_url.as_deref().unwrap_or("the bucket");
+    let message = format!("no answer from {endpoint} within {} seconds", REACH_TIME.as_secs());
+    StoreError::new(ErrorKind::Timeout, Operation::ListObjectsV2.name(), "", message)
 }
 
 async fn try_on(bucket: Store, reach: Reach) {

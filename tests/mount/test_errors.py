@@ -2,16 +2,22 @@
 
 import http.server
 import os
+import shutil
 import subprocess
+import tempfile
+import unittest
 import threading
 import time
 
 from harness import free_port
-from harness.mount import mounts_below
+from harness.mount import binary, mounts_below
 from harness.process import Child
 from harness.suite import Case, Run
 
 LIMIT_S = 5
+NOBODY = 65534
+# /dev as a container without FUSE has it.
+BARE_DEV = "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9"
 
 
 class Refused(Case):
@@ -130,6 +136,31 @@ class Refused(Case):
         blocker.write_text("")
         mount.cache = blocker / "cache"
         self.refusal(mount, r"(?i)cache|" + str(blocker))
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("unshare"), "needs root and unshare")
+    def test_no_fuse_device(self):
+        mount = self.planned()
+        command = ["unshare", "--mount", "sh", "-c", f'{BARE_DEV} && exec "$@"', "sh", *mount.command()]
+        self.refusal(mount, r"/dev/fuse.*modprobe", command)
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("setpriv"), "needs root and setpriv")
+    def test_no_right_to_mount(self):
+        mount = self.planned()
+        command = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", *mount.command()]
+        self.refusal(mount, r"CAP_SYS_ADMIN", command)
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("setpriv"), "needs root and setpriv")
+    def test_an_ordinary_user_without_fusermount(self):
+        mount, home = self.planned(), tempfile.mkdtemp(prefix="mediafs-nobody-")
+        self.addCleanup(shutil.rmtree, home)
+        program = shutil.copy(binary(), home)
+        os.mkdir(f"{home}/mnt")
+        for path in (home, f"{home}/mnt"):
+            os.chown(path, NOBODY, NOBODY)
+        command = [program, *mount.command()[1:]]
+        command = self.with_word(self.with_word(command, mount.path, f"{home}/mnt"), mount.cache, f"{home}/cache")
+        command = [shutil.which("setpriv"), f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command]
+        self.refusal(mount, r"fusermount3.*fuse3", command, env={"PATH": "/nonexistent"})
 
     def test_options_that_make_no_sense(self):
         for option in (["--cache-size", "lots"], ["--ttl", "soon"], ["--write-mode", "sideways"], ["--umask", "999"], ["--no-such-option"]):

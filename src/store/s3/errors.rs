@@ -69,6 +69,8 @@ pub(super) fn kind_of_code(code: &str, message: Option<&str>) -> ErrorKind {
 #[derive(Clone, Debug, Default)]
 struct Answer {
     is_head: bool,
+    /// The request named no key, so no key can be what was not found.
+    about_bucket: bool,
     status: u16,
     code: Option<String>,
     message: Option<String>,
@@ -90,6 +92,7 @@ impl Answer {
         let text = String::from_utf8_lossy(body.unwrap_or_default());
         Self {
             is_head: operation == Operation::HeadObject,
+            about_bucket: matches!(operation, Operation::ListObjectsV2 | Operation::ListMultipartUploads | Operation::DeleteObjects),
             status: raw.status().as_u16(),
             // MinIO names the code in headers where an answer has no body.
             code: header("x-minio-error-code").or_else(|| element(&text, "Code")),
@@ -166,6 +169,7 @@ impl Answer {
             400 if self.is_head && self.region.is_some() => ErrorKind::WrongRegion,
             401 => ErrorKind::Credentials,
             403 => ErrorKind::Denied,
+            404 if self.about_bucket => ErrorKind::NotS3,
             404 => ErrorKind::NotFound,
             405 | 501 => ErrorKind::Unsupported,
             408 => ErrorKind::Timeout,
@@ -192,17 +196,21 @@ impl Answer {
 
     fn text(&self, kind: ErrorKind, context: &Context) -> String {
         let Context { bucket, endpoint, region } = context;
+        let stranger = || match self.content_type.as_str() {
+            "" => format!("{endpoint} answers with status {}", self.status),
+            content_type => format!("{endpoint} answers with status {} and {content_type:?}", self.status),
+        };
         let said = match (&self.code, &self.message) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.clone(),
-            _ => format!("status {}", self.status),
+            _ => stranger(),
         };
         one_line(match (kind, &self.region, &self.location) {
             (ErrorKind::WrongRegion, Some(right), _) => format!("bucket {bucket:?} is in region {right:?}, not in {region:?}"),
             (ErrorKind::WrongRegion, None, _) => format!("bucket {bucket:?} is not in region {region:?} ({said})"),
             (ErrorKind::NoSuchBucket, ..) => format!("no bucket {bucket:?} at {endpoint}"),
             (ErrorKind::NotS3, _, Some(location)) => format!("{endpoint} sends us away to {location}"),
-            (ErrorKind::NotS3, ..) => format!("{endpoint} answers with status {} and {:?}", self.status, self.content_type),
+            (ErrorKind::NotS3, ..) => stranger(),
             (ErrorKind::Truncated, ..) if self.cut => format!("the answer of {endpoint} broke off"),
             _ => said,
         })
@@ -273,6 +281,8 @@ mod tests {
         assert_eq!(Answer { status: 502, ..html.clone() }.kind(), ErrorKind::Unavailable);
         assert_eq!(Answer { status: 301, ..html.clone() }.kind(), ErrorKind::NotS3);
         assert_eq!(Answer { status: 301, region: Some("eu-west-1".to_owned()), ..html }.kind(), ErrorKind::WrongRegion);
+        let bucket = Answer { about_bucket: true, ..answer(404, "", "") };
+        assert_eq!(bucket.kind(), ErrorKind::NotS3, "no key was asked for");
         assert!(!looks_like_s3("<!DOCTYPE html><html>") && looks_like_s3("\n<?xml version"));
     }
 

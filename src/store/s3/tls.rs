@@ -40,7 +40,12 @@ fn certificates(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn wrong(path: &Path, error: io::Error) -> StoreError {
-    StoreError::new(ErrorKind::Other, "configuration", "", format!("CA file {}: {error}", path.display()))
+    StoreError::new(
+        ErrorKind::Other,
+        "configuration",
+        "",
+        format!("--ca-file {}: {error}; give a file of PEM certificates", path.display()),
+    )
 }
 
 #[cfg(test)]
@@ -55,7 +60,7 @@ mod tests {
         assert!(open().unwrap_err().message.contains("ca.pem"));
         for text in ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             fs::write(&path, text).unwrap();
-            assert!(open().unwrap_err().message.starts_with("CA file"), "{text}");
+            assert!(open().unwrap_err().message.starts_with("--ca-file "), "{text}");
         }
     }
 }

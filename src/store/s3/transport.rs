@@ -25,9 +25,11 @@ pub(super) fn classify(error: &(dyn Error + 'static), timed_out: bool, endpoint:
         let text = one_line(causes.last().map_or(String::new(), |cause| cause.to_string()));
         match causes.iter().any(|cause| cause.to_string().contains("connect timeout")) {
             true => unsent(ErrorKind::Unreachable, format!("no connection to {endpoint} in time")),
+            // The SDK's own deadline for them, of a type that it doesn't show.
+            false if causes.iter().any(|cause| cause.to_string().starts_with("identity resolver timed out")) => no_credentials_in_time(),
             false if timed_out => sent(ErrorKind::Timeout, format!("no answer from {endpoint} in time")),
             false if causes.iter().any(|cause| cause.to_string().contains("dns error")) => {
-                unsent(ErrorKind::Unreachable, format!("the name in {endpoint} can't be resolved ({text})"))
+                unsent(ErrorKind::Unreachable, format!("{endpoint}: its name can't be resolved ({text})"))
             }
             false => sent(ErrorKind::Unreachable, format!("the exchange with {endpoint} broke: {text}")),
         }
@@ -42,7 +44,9 @@ fn cause_of(cause: &(dyn Error + 'static), endpoint: &str) -> Option<Transport> 
         return Some(tls(error, endpoint));
     }
     if let Some(error) = cause.downcast_ref::<hyper::Error>() {
-        return error.is_parse().then(|| sent(ErrorKind::NotS3, format!("{endpoint} does not speak HTTP")));
+        // The second is what a server says that speaks first, before it was asked; hyper has no other word for it.
+        let is_foreign = error.is_parse() || error.to_string().contains("unexpected message");
+        return is_foreign.then(|| sent(ErrorKind::NotS3, format!("{endpoint} does not speak HTTP")));
     }
     let error = cause.downcast_ref::<io::Error>().filter(|error| error.get_ref().is_none())?;
     Some(match error.kind() {
@@ -64,9 +68,13 @@ fn credentials(error: &CredentialsError) -> Transport {
     match error {
         CredentialsError::CredentialsNotLoaded(_) => unsent(ErrorKind::Credentials, "no credentials found".to_owned()),
         CredentialsError::InvalidConfiguration(_) => unsent(ErrorKind::Credentials, format!("wrong credentials set-up: {text}")),
-        CredentialsError::ProviderTimedOut(_) => unsent(ErrorKind::Credentials, "no source of credentials answered in time".to_owned()),
-        _ => unsent(ErrorKind::Unavailable, format!("the source of credentials failed: {text}")),
+        CredentialsError::ProviderTimedOut(_) => no_credentials_in_time(),
+        _ => unsent(ErrorKind::Unavailable, format!("no credentials: their source failed ({text})")),
     }
+}
+
+fn no_credentials_in_time() -> Transport {
+    unsent(ErrorKind::Unavailable, "no credentials: their source did not answer in time".to_owned())
 }
 
 fn tls(error: &rustls::Error, endpoint: &str) -> Transport {
@@ -74,7 +82,7 @@ fn tls(error: &rustls::Error, endpoint: &str) -> Transport {
         rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
             format!("TLS: nobody trusted has signed the certificate of {endpoint}")
         }
-        rustls::Error::InvalidMessage(_) => format!("TLS: {endpoint} does not speak TLS; is it http:// ?"),
+        rustls::Error::InvalidMessage(_) => format!("TLS: {endpoint} does not speak TLS"),
         error => format!("TLS: {endpoint}: {error}"),
     };
     unsent(ErrorKind::Unreachable, one_line(message))
