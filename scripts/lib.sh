@@ -3,6 +3,7 @@
 # Commands run through `run` show themselves first.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+HOME=${HOME:-$(cd ~ && pwd)}
 DEV=${MEDIAFS_DEV:-${XDG_CACHE_HOME:-$HOME/.cache}/mediafs-dev}
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
@@ -10,9 +11,17 @@ DENY_VERSION=0.20.2
 DJANGO_VERSION=$(sed -n 's/^Django==//p' "$ROOT/tests/requirements.txt")
 DJANGO_SOURCES=$DEV/django-$DJANGO_VERSION
 PYTHON=$DEV/venv/bin/python
+RUST_MINOR=$(sed -n 's/^rust-version = "1\.\([0-9]*\)"/\1/p' "$ROOT/Cargo.toml")
 mkdir -p "$DEV/bin"
 export PATH="$DEV/bin:$HOME/.cargo/bin:/usr/local/go/bin:$PATH"
 export PYTHONDONTWRITEBYTECODE=1
+
+# Nothing of the caller's own buckets, options and proxies reaches a test: every store is on this machine.
+for name in "${!AWS_@}" "${!R2_@}" "${!MEDIAFS_@}"; do
+  case $name in MEDIAFS_DEV | MEDIAFS_TEST_*) ;; *) unset "$name" ;; esac
+done
+export no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}
+export NO_PROXY=$no_proxy
 
 say() { printf '== %s\n' "$*" >&2; }
 die() {
@@ -29,18 +38,26 @@ as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; elif have sudo; then sudo "$@"; else die "needs root or sudo for: $*"; fi
 }
 
+# A new machine updates itself in its first minutes: wait for that.
+APT_OPTIONS=(-y -qq -o DPkg::Lock::Timeout=300)
+
 # apt_install PACKAGE ...
 apt_install() {
   have apt-get || die "install these packages first: $*"
   say "installing $*"
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null 2>&1 && return
-  as_root apt-get update -qq >/dev/null || true
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null || die "apt could not install: $*"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get "${APT_OPTIONS[@]}" install "$@" >/dev/null 2>&1 && return
+  as_root apt-get "${APT_OPTIONS[@]}" update >/dev/null || true
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get "${APT_OPTIONS[@]}" install "$@" >/dev/null || die "apt could not install: $*"
 }
 
 # The toolchain: cargo, and a C compiler for SQLite and ring.
 need_rust() {
-  have cargo || die "cargo is missing: install Rust 1.94 or newer with rustup"
+  local advice="install Rust 1.$RUST_MINOR or newer: curl --proto =https --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+  have cargo || die "cargo is missing; $advice"
+  local version minor
+  version=$(rustc --version 2>/dev/null) || die "rustc does not run; $advice, or: rustup default stable"
+  minor=${version#rustc 1.}
+  [ "${minor%%.*}" -ge "$RUST_MINOR" ] || die "$version is too old; $advice, or: rustup update stable"
   have cc || apt_install gcc libc6-dev
 }
 
