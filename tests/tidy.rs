@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["journal"],
     &["error"],
     &["store"],
-    &["clock", "media", "metrics"],
+    &["clock", "media"],
     &["types"],
 ];
 
@@ -338,6 +338,22 @@ fn every_file_says_what_it_is() {
     let silent: String =
         sources().iter().filter(|s| !s.is_test() && !s.text.starts_with("//!")).map(|s| format!("  src/{}\n", s.path)).collect();
     report("a file starts with a //! header", silent);
+}
+
+#[test]
+fn the_maps_show_every_module() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let (lib, architecture) = (read("src/lib.rs"), read("ARCHITECTURE.md"));
+    let mut broken = String::new();
+    for module in lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')) {
+        if !lib.lines().any(|line| line.starts_with(&format!("//! {module} "))) {
+            let _ = writeln!(broken, "  src/lib.rs: the header has no line for {module}");
+        }
+        if !architecture.contains(&format!("`{module}/`")) && !architecture.contains(&format!("`{module}.rs`")) {
+            let _ = writeln!(broken, "  ARCHITECTURE.md: the map has no line for {module}");
+        }
+    }
+    report("each module is on the maps", broken);
 }
 
 #[test]

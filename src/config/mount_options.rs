@@ -58,6 +58,7 @@ pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<MountOption
             None => (word.as_str(), None),
         };
         match name {
+            "ro" | "rw" | "exec" | "noexec" if value.is_some() => return Err(error(format!("-o {name} takes no value: -o {name}"))),
             "ro" => parsed.set("read-only", "true"),
             "rw" => parsed.set("read-only", "false"),
             "noexec" => parsed.no_exec = true,
@@ -144,9 +145,12 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        for (words, part) in
-            [("alow_other", "did you mean allow-other?"), ("uid", "-o uid needs a value"), ("frobnicate", "no such option")]
-        {
+        for (words, part) in [
+            ("alow_other", "did you mean allow-other?"),
+            ("uid", "-o uid needs a value"),
+            ("frobnicate", "no such option"),
+            ("ro=off", "-o ro takes no value"),
+        ] {
             let error = parse([words]).expect_err("refused").to_string();
             assert!(error.contains(part), "{error}");
         }
