@@ -17,7 +17,7 @@ use crate::types::Key;
 
 /// O_EXCL asks the bucket again unless the name was found missing this short a time ago: long enough for the lookup that
 /// led here, too short for anything to be decided on it. What slips in between is caught by `If-None-Match: *`.
-const JUST_LOOKED: Duration = Duration::from_millis(10);
+const JUST_LOOKED: Duration = Duration::from_millis(4);
 
 impl Fs {
     /// `mode` is already masked.

@@ -13,7 +13,7 @@ use super::Fs;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
-use crate::namespace::{Absorbed, Ino, Inode, Seen, WatchId, keys};
+use crate::namespace::{Absorbed, Ino, Inode, Node, Seen, WatchId, attributes, keys};
 use crate::store::{ErrorKind, ListRequest};
 use crate::types::{Key, ListedObject, ObjectHeaders, ObjectInfo, Version};
 
@@ -199,8 +199,9 @@ impl Fs {
                 (true, _, _) => key.as_directory(),
                 (false, Some(version), Some(modified)) => {
                     if let Some(headers) = self.journal.headers(&version.key, &version.etag, modified.time())? {
+                        let (version, modified) = (version.clone(), modified.time());
                         drop(names);
-                        self.set_headers(ino, headers);
+                        self.take_learned(ino, version, modified, headers);
                         return Ok(());
                     }
                     version.key.clone()
@@ -245,6 +246,27 @@ impl Fs {
             (None, _) => self.set_headers(ino, ObjectHeaders::default()),
         }
         Ok(())
+    }
+
+    /// What was learned of a version before. A listing doesn't tell links from files: where the metadata does, another
+    /// inode takes the name.
+    fn take_learned(&self, ino: Ino, version: Version, modified: SystemTime, headers: ObjectHeaders) {
+        let mut names = self.names.lock();
+        let Some(inode) = names.get(ino) else { return };
+        let (checked, place) = (inode.checked, inode.place.clone());
+        let other_kind = attributes::is_symlink(&headers) != matches!(inode.node, Node::Symlink(_));
+        match (place, checked) {
+            (Some((parent, name)), Some(checked)) if other_kind && !inode.known => {
+                let seen = Seen::Object { version, modified, headers: Some(Box::new(headers)) };
+                let absorbed = names.absorb(parent, &name, seen, checked, clock::now());
+                drop(names);
+                self.tell_kernel(parent, &name, absorbed);
+            }
+            _ => {
+                drop(names);
+                self.set_headers(ino, headers);
+            }
+        }
     }
 
     fn set_headers(&self, ino: Ino, headers: ObjectHeaders) {

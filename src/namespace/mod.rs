@@ -6,7 +6,7 @@
 //!
 //! Invariants: an inode number is never reused; every linked inode other than the root hangs under exactly one name; a
 //! directory's children are only removed together with their link; what a remote answer says of a name is dropped when
-//! that name changed locally while the question was under way ([`Watch`]).
+//! that name changed locally while the question was under way (`Watch`).
 
 pub mod attributes;
 mod inode;

@@ -332,3 +332,19 @@ async fn truncation_by_open_moves_the_times_of_an_empty_file() {
     mount.settle().await;
     assert_eq!(bucket.mount().stat("stamp").await.unwrap().mtime, after.mtime, "and the bucket knows");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_was_learned_before_is_one_also_where_only_a_listing_shows_it() {
+    let bucket = Bucket::new();
+    let first = bucket.mount();
+    first.fs.symlink(ROOT, "link".as_ref(), "d/f".as_ref(), ME).await.unwrap();
+    first.settle().await;
+    tokio::time::advance(std::time::Duration::from_secs(11)).await;
+    first.stat("link").await.unwrap();
+    first.writer.stop();
+    let second = bucket.mount_in(std::sync::Arc::clone(&first.folder), Options::default());
+    assert_eq!(second.names("").await.unwrap(), ["link"]);
+    let attr = second.stat("link").await.unwrap();
+    assert_eq!(attr.kind, mediafs::fs::Kind::Symlink);
+    assert_eq!(second.fs.readlink(attr.ino).await.unwrap(), b"d/f");
+}
