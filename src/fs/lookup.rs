@@ -88,6 +88,9 @@ impl Fs {
     /// The same for a name that was missing a moment ago: one HEAD says whether another host has made it since.
     pub(super) async fn resolve_object(&self, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Option<Ino>> {
         let key = self.directory_key(&self.names.lock(), parent)?.child(name);
+        if keys::is_blank(&key) {
+            return Ok(None);
+        }
         let question = Question { parent, name: Arc::clone(name), key, ask: Ask::ObjectOnly };
         match self.ask_or_remember(question).await? {
             Some(Remembered::Inode(ino)) => Ok(Some(ino)),
@@ -99,6 +102,9 @@ impl Fs {
     fn answer(&self, names: &mut Namespace, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Answer> {
         let directory_key = self.directory_key(names, parent)?;
         let key = directory_key.child(name);
+        if keys::is_blank(&key) {
+            return Ok(Answer::Is(None));
+        }
         let marker = key.as_directory();
         if self.writer.wants_below(&marker) {
             let ino = self.local_directory(names, parent, name, &marker)?;

@@ -35,6 +35,8 @@ pub enum Reason {
     Nul,
     /// A component over 255 bytes.
     TooLong,
+    /// Nothing but white space at the top of the bucket.
+    Blank,
     /// An object `a` beside keys `a/…`.
     Shadowed,
     /// The listing's answer does not lie in the directory that was asked for.
@@ -49,6 +51,7 @@ impl Reason {
             Self::Dots => "has a component . or ..",
             Self::Nul => "contains a NUL byte",
             Self::TooLong => "has a component over 255 bytes",
+            Self::Blank => "is white space alone",
             Self::Shadowed => "has the name of a directory",
             Self::Foreign => "lies outside the listed directory",
         }
@@ -72,8 +75,18 @@ pub fn component(name: &OsStr) -> Result<&str, Error> {
     }
 }
 
-/// Checks the length of a whole key below a mount prefix of `prefix_bytes`. Error: `NameTooLong`.
+/// Whether a key is white space alone. The SDK takes such a key for a missing one and sends no request, which looks like
+/// a bucket out of reach: so no file of that name exists or can be made, below a mount prefix neither.
+pub fn is_blank(key: &Key) -> bool {
+    let text = key.as_str();
+    !text.is_empty() && text.strip_suffix('/').unwrap_or(text).trim().is_empty()
+}
+
+/// Checks a whole key below a mount prefix of `prefix_bytes`. Errors: `Invalid`, `NameTooLong`.
 pub fn check_key(key: &Key, prefix_bytes: usize) -> Result<(), Error> {
+    if is_blank(key) {
+        return Err(Error::Invalid);
+    }
     if prefix_bytes + key.as_str().len() > KEY_LIMIT_BYTES { Err(Error::NameTooLong) } else { Ok(()) }
 }
 
@@ -93,11 +106,19 @@ pub fn shown_component(name: &str) -> Result<(), Reason> {
     }
 }
 
+fn shown_below(directory: &Key, name: &str) -> Result<(), Reason> {
+    shown_component(name)?;
+    if is_blank(&directory.child(name)) { Err(Reason::Blank) } else { Ok(()) }
+}
+
 /// Whether every component of a key can be shown; the root and a marker's trailing slash are fine.
 pub fn shown_key(key: &Key) -> Result<(), Reason> {
     let text = key.as_str();
     if text.is_empty() {
         return Ok(());
+    }
+    if text != "/" && is_blank(key) {
+        return Err(Reason::Blank);
     }
     text.strip_suffix('/').unwrap_or(text).split('/').try_for_each(shown_component)
 }
@@ -182,7 +203,7 @@ impl Listing {
             self.hadoop_markers.insert(name.to_owned(), object.key.clone());
             return self.add_directory(directory, name);
         }
-        match shown_component(rest) {
+        match shown_below(directory, rest) {
             Ok(()) => self.add_file(rest, object),
             Err(reason) => self.hide(&object.key, reason),
         }
@@ -191,7 +212,7 @@ impl Listing {
     /// `key` lies in a subdirectory; `rest` is what follows `directory` in it.
     fn add_below(&mut self, directory: &Key, key: &Key, rest: &str) {
         let name = rest.split('/').next().unwrap_or_default();
-        match shown_component(name) {
+        match shown_below(directory, name) {
             Ok(()) => self.add_directory(directory, name),
             Err(reason) => self.hide(key, reason),
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use mediafs::error::Error;
 use mediafs::fs::{SetAttr, SetTime};
 
-use crate::world::{Bucket, ME, Options, ROOT};
+use crate::world::{Bucket, ME, Options, ROOT, requests};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_saved_is_read_and_reaches_the_bucket() {
@@ -347,4 +347,21 @@ async fn a_link_that_was_learned_before_is_one_also_where_only_a_listing_shows_i
     let attr = second.stat("link").await.unwrap();
     assert_eq!(attr.kind, mediafs::fs::Kind::Symlink);
     assert_eq!(second.fs.readlink(attr.ino).await.unwrap(), b"d/f");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_of_white_space_is_refused_without_asking() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    assert!(!mount.exists(" ").await);
+    assert!(matches!(mount.save(" ", b"x").await, Err(Error::Invalid)));
+    assert!(matches!(mount.open("\n", libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY).await, Err(Error::Invalid)));
+    assert!(matches!(mount.mkdir("\t").await, Err(Error::Invalid)));
+    assert_eq!(requests(&mount), []);
+    mount.save("f", b"x").await.unwrap();
+    assert!(matches!(mount.rename("f", " ").await, Err(Error::Invalid)));
+    mount.mkdir("d").await.unwrap();
+    mount.save("d/ ", b"below a directory it is a key like any other").await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["d/", "d/ ", "f"]);
 }

@@ -47,6 +47,18 @@ fn a_key_is_limited_with_its_prefix() {
 }
 
 #[test]
+fn white_space_alone_is_no_key() {
+    for (text, blank) in
+        [(" ", true), ("\n", true), (" /", true), ("\u{3000}", true), ("", false), (" a", false), ("d/ ", false), (" /a", false)]
+    {
+        let key = Key::from(text);
+        assert_eq!(is_blank(&key), blank, "{text:?}");
+        assert_eq!(matches!(check_key(&key, 0), Err(Error::Invalid)), blank, "{text:?}");
+        assert_eq!(shown_key(&key) == Err(Reason::Blank), blank, "{text:?}");
+    }
+}
+
+#[test]
 fn a_whole_key_is_shown_only_by_shown_components() {
     for good in ["", "a", "a/", "a/b.jpg", "a/.b/"] {
         assert_eq!(shown_key(&Key::from(good)), Ok(()), "{good}");
