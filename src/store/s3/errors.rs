@@ -50,7 +50,9 @@ impl Context {
                     || matches!(&error, SdkError::DispatchFailure(failure) if failure.is_timeout());
                 let built = !matches!(&error, SdkError::ConstructionFailure(_));
                 let failure = transport::classify(&error, timed_out, &self.endpoint);
-                (failure.kind, failure.message, built && failure.sent, None)
+                // What can't even be said in S3 never can: it is no fault of the bucket's that waiting would cure.
+                let kind = if !built && failure.kind.is_transient() { ErrorKind::InvalidName } else { failure.kind };
+                (kind, failure.message, built && failure.sent, None)
             }
         };
         let gone = conditional && kind == ErrorKind::NotFound;

@@ -232,3 +232,12 @@ async fn listings_are_decoded_only_where_they_are_encoded() {
     assert_eq!(list("<EncodingType>url</EncodingType>").await, (Key::from("a ü"), Key::from("d +/")));
     assert_eq!(list("").await, (Key::from("a+%C3%BC"), Key::from("d+%2B/")));
 }
+
+#[tokio::test]
+async fn a_key_that_the_client_cannot_say_is_a_wrong_name_and_no_outage() {
+    let server = Server::new(None).await;
+    let store = connect(server.config()).await.unwrap();
+    let error = store.head(&Key::from(" ")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::InvalidName, "{error}");
+    assert!(server.requests().is_empty());
+}
