@@ -95,13 +95,15 @@ impl Events for Fs {
 }
 
 impl Fs {
-    /// An object that nobody asked about yet, if its directory is in memory.
+    /// An object that nobody asked about yet, if its directory is in memory. What is known of the name is newer: it may have
+    /// been removed while it was on its way.
     fn adopt_stored(&self, names: &mut Namespace, version: &Version, headers: Option<&ObjectHeaders>, last_modified: SystemTime) {
         let Some((parent_key, name)) = version.key.split() else { return };
         let Some(parent) = names.find(&parent_key) else { return };
         let name: Arc<str> = name.into();
         names.touch(parent, &name);
-        if names.child(parent, &name).is_some() {
+        let known = names.directory(parent).is_some_and(|node| node.children.contains_key(&name));
+        if known || self.writer.pending(&version.key).is_some() {
             return;
         }
         let headers = headers.cloned().map(Box::new);

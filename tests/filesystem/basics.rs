@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use mediafs::error::Error;
 use mediafs::fs::{SetAttr, SetTime};
+use mediafs::store::Operation;
+use mediafs::store::fault::{Fault, Rule};
 
 use crate::world::{Bucket, ME, Options, ROOT, requests};
 
@@ -364,4 +366,26 @@ async fn a_name_of_white_space_is_refused_without_asking() {
     mount.save("d/ ", b"below a directory it is a key like any other").await.unwrap();
     mount.settle().await;
     assert_eq!(bucket.keys(), ["d/", "d/ ", "f"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_removed_while_it_goes_up_stays_removed() {
+    let bucket = Bucket::new();
+    bucket.faults.add(Rule::on(Operation::PutObject).fault(Fault::Latency(Duration::from_secs(1))));
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    for name in ["d/one", "d/two"] {
+        mount.save(name, b"bytes").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    for name in ["d/one", "d/two"] {
+        mount.unlink(name).await.unwrap();
+    }
+    for _ in 0..30 {
+        assert!(mount.names("d").await.unwrap().is_empty());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    mount.rmdir("d").await.unwrap();
+    mount.settle().await;
+    assert!(bucket.keys().is_empty(), "{:?}", bucket.keys());
 }

@@ -11,6 +11,7 @@ use mediafs::error::{Error, Result};
 use mediafs::fs::{Attr, Caller, Fs, FsConfig, Ino, Invalidate, Lookup, RenameFlags, SetAttr, WriteMode};
 use mediafs::journal::Journal;
 use mediafs::reader::{Reader, ReaderConfig};
+use mediafs::store::fault::{FaultStore, Faults};
 use mediafs::store::memory::MemoryStore;
 use mediafs::store::trace::{RequestCounts, TraceStore};
 use mediafs::store::{Body, Condition, ObjectStore, Store};
@@ -23,6 +24,8 @@ pub const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
 /// The bucket outlives its mounts.
 pub struct Bucket {
     pub memory: Arc<MemoryStore>,
+    /// Between the bucket and its mounts.
+    pub faults: Faults,
 }
 
 pub struct World {
@@ -65,7 +68,7 @@ impl Default for Options {
 
 impl Bucket {
     pub fn new() -> Self {
-        Self { memory: Arc::new(MemoryStore::new()) }
+        Self { memory: Arc::new(MemoryStore::new()), faults: Faults::new(1) }
     }
 
     pub fn mount(&self) -> World {
@@ -79,7 +82,8 @@ impl Bucket {
     /// A mount on a cache folder that may hold an earlier one's files.
     pub fn mount_in(&self, folder: Arc<tempfile::TempDir>, options: Options) -> World {
         let counts = RequestCounts::new();
-        let store: Store = Arc::new(TraceStore::new(Arc::clone(&self.memory) as Store, counts.clone()));
+        let store: Store =
+            Arc::new(TraceStore::new(Arc::new(FaultStore::new(Arc::clone(&self.memory) as Store, self.faults.clone())), counts.clone()));
         let journal = Arc::new(Journal::open(folder.path(), "memory/bucket").unwrap());
         let limits = Limits { size_bytes: options.cache_bytes, free_floor_bytes: 0 };
         let cache = Cache::open(folder.path(), Arc::clone(&journal), limits, true).unwrap();
