@@ -3,7 +3,7 @@
 //! A listing costs ceil(n / 1,000) LISTs and no HEAD. It is taken in whole, then laid under what is wanted locally; a
 //! handle shows the snapshot of its first readdir until it is rewound.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{DirEntry, Fs, Kind};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
-use crate::namespace::keys::{ListedKind, Listing};
+use crate::namespace::keys::{ListedKind, Listing, Reason};
 use crate::namespace::{Child, Ino, Namespace, Node, ROOT, Seen};
 use crate::store::ListRequest;
 use crate::types::{Key, Version};
@@ -240,7 +240,7 @@ impl Fs {
         for (name, _) in vanished {
             self.invalidate_entry(ino, &name);
         }
-        self.count_hidden(listing.hidden);
+        self.count_hidden(key, listing.hidden);
     }
 
     /// Children that the listing lacks because they are wanted and not there yet.
@@ -255,14 +255,32 @@ impl Fs {
             .collect()
     }
 
-    fn count_hidden(&self, found: std::collections::BTreeMap<Key, crate::namespace::keys::Reason>) {
+    /// Replaces what the directory's last listing hid. What is being removed is not hidden but going.
+    fn count_hidden(&self, directory: &Key, mut found: BTreeMap<Key, Reason>) {
+        found.retain(|key, _| self.writer.pending(key).is_none());
         let mut hidden = self.hidden.lock();
-        for (key, reason) in found {
-            hidden.entry(key).or_insert_with_key(|key| {
-                tracing::warn!(%key, reason = reason.text(), "this key can't be shown as a file");
-                reason
-            });
+        let known = hidden.remove(directory).unwrap_or_default();
+        for (key, reason) in found.iter().filter(|(key, _)| !known.contains_key(*key)) {
+            tracing::warn!(%key, reason = reason.text(), "this key can't be shown as a file");
         }
+        if !found.is_empty() {
+            hidden.insert(directory.clone(), found);
+        }
+    }
+
+    /// Makes the listing fresh for a removal. Where it hid something, that is asked anew: an object that was just being
+    /// stored or removed can be listed twice, as itself and as a directory.
+    pub(super) async fn load_listing_for_removal(&self, ino: Ino) -> Result<()> {
+        self.load_listing(ino).await?;
+        let doubtful = {
+            let mut names = self.names.lock();
+            let hides = names.key(ino).is_some_and(|key| self.hidden.lock().contains_key(&key));
+            if hides && let Some(node) = names.directory_mut(ino) {
+                node.listed = None;
+            }
+            hides
+        };
+        if doubtful { self.load_listing(ino).await } else { Ok(()) }
     }
 
     /// Returns when everything below the directory is in the bucket.

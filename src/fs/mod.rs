@@ -65,8 +65,8 @@ pub struct Fs {
     handles: handles::Handles,
     invalidate: OnceLock<Arc<dyn Invalidate>>,
     status: OnceLock<StatusSource>,
-    /// Keys that no path can show, with the reason; for `status`.
-    hidden: Mutex<BTreeMap<Key, Reason>>,
+    /// By directory, as its last listing showed them: keys that no path can show, with the reason.
+    hidden: Mutex<BTreeMap<Key, BTreeMap<Key, Reason>>>,
     outage: outage::Outage,
     closed: AtomicBool,
     me: Weak<Fs>,
@@ -140,7 +140,7 @@ impl Fs {
 
     /// How many keys no path can show.
     pub fn hidden_keys(&self) -> usize {
-        self.hidden.lock().len()
+        self.hidden.lock().values().map(BTreeMap::len).sum()
     }
 
     /// Files and names are those of the bucket, which has no limit to tell; free is what it takes. No network.

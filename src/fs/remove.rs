@@ -54,7 +54,7 @@ impl Fs {
         let name = self.name(name)?;
         let ino = self.resolve(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
         self.require_directory(ino)?;
-        self.load_listing(ino).await?;
+        self.load_listing_for_removal(ino).await?;
         let mut names = self.names.lock();
         if names.child(parent, &name) != Some(ino) {
             return Err(Error::NotFound);
@@ -83,8 +83,7 @@ impl Fs {
             .pending_below(&marker)
             .iter()
             .any(|(key, desired)| *key != marker && !matches!(desired.content, Content::Absent | Content::KeptDirectory));
-        let hidden =
-            self.hidden.lock().range(marker.clone()..).take_while(|(key, _)| key.as_str().starts_with(marker.as_str())).next().is_some();
+        let hidden = self.hidden.lock().contains_key(&marker);
         if shown || wanted || hidden { Err(Error::NotEmpty) } else { Ok(()) }
     }
 

@@ -87,7 +87,7 @@ impl Fs {
         if moves {
             return self.load_below(ino).await;
         }
-        self.load_listing(ino).await?;
+        self.load_listing_for_removal(ino).await?;
         Ok(Vec::new())
     }
 

@@ -389,3 +389,21 @@ async fn a_file_that_is_removed_while_it_goes_up_stays_removed() {
     mount.settle().await;
     assert!(bucket.keys().is_empty(), "{:?}", bucket.keys());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_listing_hid_once_does_not_hold_its_directory_for_ever() {
+    let bucket = Bucket::new();
+    bucket.put("d/x", b"hidden by the directory of its name").await;
+    bucket.put("d/x/y", b"1").await;
+    let mount = bucket.mount();
+    assert_eq!((mount.names("d").await.unwrap(), mount.fs.hidden_keys()), (vec!["x".to_owned()], 1));
+    mount.unlink("d/x/y").await.unwrap();
+    mount.rmdir("d/x").await.unwrap();
+    assert!(matches!(mount.rmdir("d").await, Err(Error::NotEmpty)), "it is still there");
+    mount.settle().await;
+    tokio::time::advance(Duration::from_secs(11)).await;
+    mount.unlink("d/x").await.unwrap();
+    mount.rmdir("d").await.unwrap();
+    mount.settle().await;
+    assert_eq!((bucket.keys(), mount.fs.hidden_keys()), (Vec::new(), 0));
+}

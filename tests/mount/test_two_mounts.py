@@ -88,12 +88,15 @@ class Through(Two):
         self.assertEqual((other.path / "f").read_bytes(), b"the winner's")
         self.assertEqual(one.files(), ["f"])
 
-    def test_an_exclusive_create_sees_what_the_other_made(self):
+    def test_an_exclusive_create_never_takes_what_the_other_made(self):
+        """open() says so, or at the latest close(): a look-up milliseconds ago may be believed until then."""
         one, other = self.pair(write_mode="through")
         self.assertFalse((other.path / "f").exists())
         write(one.path / "f", b"made")
         with self.assertRaises(FileExistsError):
-            os.open(other.path / "f", EXCLUSIVE)
+            write(other.path / "f", b"taken", EXCLUSIVE)
+        self.assertEqual(one.object("f"), b"made")
+        self.assertEqual((other.path / "f").read_bytes(), b"made")
 
     def test_a_whole_replacement_wins(self):
         one, other = self.pair(write_mode="through")
