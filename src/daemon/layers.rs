@@ -36,15 +36,6 @@ const REACH_TIME: Duration = Duration::from_secs(4);
 const READS_AT_ONCE: usize = 32;
 const CHANGES_AT_ONCE: usize = 32;
 const FETCHES_AT_ONCE: usize = 16;
-const FILES_AT_ONCE: usize = 16;
-/// Each holds one part (16 MiB and more) in memory.
-const PARTS_AT_ONCE: usize = 6;
-/// A change goes up after this long without another …
-const SETTLE: Duration = Duration::from_millis(100);
-/// … but no later than this after the first.
-const SETTLE_LIMIT: Duration = Duration::from_secs(1);
-/// A file that is still open for writing goes up after resting this long.
-const REST: Duration = Duration::from_secs(5);
 /// Between two questions whether the bucket answers again.
 const REACH_AGAIN: Duration = Duration::from_secs(5);
 /// The file in the cache directory that says which bucket has answered from here.
@@ -160,15 +151,11 @@ async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, 
 
 fn writer_config(settings: &Settings) -> WriterConfig {
     WriterConfig {
-        settle: SETTLE,
-        settle_limit: SETTLE_LIMIT,
-        rest: REST,
         on_conflict: settings.on_conflict,
         through: settings.write_mode == WriteMode::Through,
         r2: settings.r2,
-        parallel_files: FILES_AT_ONCE,
-        parallel_parts: PARTS_AT_ONCE,
         host: process::host_name(),
+        ..WriterConfig::default()
     }
 }
 

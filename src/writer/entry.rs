@@ -149,20 +149,9 @@ fn look_again(first_dirty: Instant, config: &WriterConfig, now: Instant) -> Inst
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::writer::OnConflict;
 
     fn config() -> WriterConfig {
-        WriterConfig {
-            settle: Duration::from_millis(100),
-            settle_limit: Duration::from_secs(1),
-            rest: Duration::from_secs(5),
-            on_conflict: OnConflict::KeepBoth,
-            through: false,
-            r2: false,
-            parallel_files: 4,
-            parallel_parts: 4,
-            host: "h".into(),
-        }
+        WriterConfig { parallel_files: 4, parallel_parts: 4, host: "h".into(), ..WriterConfig::default() }
     }
 
     #[tokio::test(start_paused = true)]

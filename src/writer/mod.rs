@@ -296,6 +296,7 @@ fn load(queue: &mut Queue, rows: Vec<(Key, Desired)>, cache: &Cache) {
     }
 }
 
+/// What the daemon runs with, but for what its user decides.
 impl Default for WriterConfig {
     fn default() -> Self {
         Self {
@@ -306,7 +307,8 @@ impl Default for WriterConfig {
             through: false,
             r2: false,
             parallel_files: 16,
-            parallel_parts: 8,
+            // Each holds one part (16 MiB and more) in memory.
+            parallel_parts: 6,
             host: "localhost".into(),
         }
     }

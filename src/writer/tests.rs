@@ -71,17 +71,7 @@ struct World {
 }
 
 fn config() -> WriterConfig {
-    WriterConfig {
-        settle: Duration::from_millis(100),
-        settle_limit: Duration::from_secs(1),
-        rest: Duration::from_secs(5),
-        on_conflict: OnConflict::KeepBoth,
-        through: false,
-        r2: false,
-        parallel_files: 8,
-        parallel_parts: 4,
-        host: "web".into(),
-    }
+    WriterConfig { parallel_files: 8, parallel_parts: 4, host: "web".into(), ..WriterConfig::default() }
 }
 
 /// Everything a thousandth of the real size.
