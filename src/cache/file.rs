@@ -28,6 +28,8 @@ pub struct LocalFile {
     pub(super) shared: Arc<Shared>,
     pub(super) state: Mutex<State>,
     pub(super) filled: Notify,
+    /// Counts what was taken off the disk while readers may be at it.
+    pub(super) drops: AtomicU64,
     used: AtomicU64,
     writers: AtomicUsize,
 }
@@ -45,7 +47,8 @@ pub struct Stamp {
 impl LocalFile {
     pub(super) fn new(id: FileId, shared: Arc<Shared>, state: State) -> Arc<Self> {
         let (used, writers) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Arc::new(Self { id, shared, state: Mutex::new(state), filled: Notify::new(), used, writers })
+        let (state, filled, drops) = (Mutex::new(state), Notify::new(), AtomicU64::new(0));
+        Arc::new(Self { id, shared, state, filled, drops, used, writers })
     }
 
     pub fn id(&self) -> FileId {
@@ -107,7 +110,8 @@ impl LocalFile {
 
     fn absorb(&self, state: &mut State, size: u64) {
         let before = state.charged();
-        state.holes.cut(size);
+        state.blocks.cut(size);
+        state.blocks.occupy(state.size.min(size)..size);
         state.changes.cut(size);
         state.changes.record(0..size);
         state.size = size;
@@ -119,6 +123,17 @@ impl LocalFile {
 
     /// Reads present bytes at `offset` into `buffer`, to the end of the file; Ok(None) where a byte of the range is absent.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
+        loop {
+            let drops = self.drops.load(Ordering::Acquire);
+            let read = self.read_once(offset, buffer)?;
+            // What was taken off the disk meanwhile was read as zeros, perhaps.
+            if read.is_none() || self.drops.load(Ordering::Acquire) == drops {
+                return Ok(read);
+            }
+        }
+    }
+
+    fn read_once(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
         let mut state = self.state.lock();
         let length = (buffer.len() as u64).min(state.size.saturating_sub(offset)) as usize;
         if length == 0 {
@@ -157,7 +172,7 @@ impl LocalFile {
         }
         tracing::warn!(file = %self.id, "a cached file vanished from the cache directory");
         self.shared.release(state.charged(), false);
-        state.holes.clear();
+        state.blocks.clear();
         state.present.clear();
         state.complete = state.size == 0;
         state.on_disk = false;
@@ -242,9 +257,10 @@ impl LocalFile {
         state.on_disk = false;
         state.complete = false;
         state.present.clear();
-        state.holes.clear();
+        state.blocks.clear();
         state.journalled.clear();
         state.durable.clear();
+        state.freed.clear();
         self.shared.release(freed, dirty);
     }
 

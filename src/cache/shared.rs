@@ -1,17 +1,19 @@
 //! What the data files of one cache have in common: budget, index, open descriptors, journal; and eviction.
 //!
 //! Lock order, outermost first: the state of *one* file, `index`, `descriptors`, then leaves (`budget`, `ids`,
-//! `stale`, the journal). Eviction runs under the state of the file that needs room, so it takes the state of its
+//! `stale`, `pressed`, `recalled`, the journal). Eviction runs under the state of the file that needs room, so it takes the state of its
 //! victim with `try_lock` only: a file that is being used at this moment is no victim.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::journal::{Change, Journal};
@@ -42,8 +44,17 @@ pub struct Shared {
     pub stale: Mutex<HashSet<FileId>>,
     /// Room may have been made.
     pub room: Notify,
+    /// Somebody waits for room, or for what was freed.
+    pub calls: Notify,
+    /// When a writer was refused for want of room, last.
+    pressed: Mutex<Option<Instant>>,
+    /// Files whose freed parts somebody needs.
+    pub recalled: Mutex<HashSet<FileId>>,
     ids: Mutex<Ids>,
 }
+
+/// So long after a writer was refused, what is fetched goes past the cache: room that is made is the writer's.
+const PRESSED: Duration = Duration::from_secs(1);
 
 struct Ids {
     next: u64,
@@ -61,6 +72,9 @@ impl Shared {
             descriptors: Mutex::new(LruCache::new(DESCRIPTORS)),
             stale: Mutex::default(),
             room: Notify::new(),
+            calls: Notify::new(),
+            pressed: Mutex::default(),
+            recalled: Mutex::default(),
             ids: Mutex::new(Ids { next: next_id, end: next_id }),
         }
     }
@@ -105,6 +119,17 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// A writer was refused for want of room.
+    pub fn press(&self) {
+        *self.pressed.lock() = Some(Instant::now());
+        self.calls.notify_one();
+    }
+
+    /// A writer waits for room, or did a moment ago.
+    pub fn is_pressed(&self) -> bool {
+        self.pressed.lock().is_some_and(|at| at.elapsed() < PRESSED)
     }
 
     /// Gives bytes back that are gone from the disk.

@@ -64,7 +64,7 @@ impl LocalFile {
         if !state.dirty {
             // An empty file is found again without a row.
             let worth_a_row = state.base.is_some() && state.charged() > 0;
-            return if worth_a_row { self.journal_row(&mut state).map(|()| false) } else { Ok(false) };
+            return if worth_a_row { self.journal_row(&mut state, &[]).map(|()| false) } else { Ok(false) };
         }
         let data = self.file(&mut state)?;
         let new_name = std::mem::take(&mut state.new_name);
@@ -82,6 +82,6 @@ impl LocalFile {
             return Ok(());
         }
         state.durable = written.present;
-        self.journal_row(&mut state)
+        self.journal_row(&mut state, &[])
     }
 }

@@ -28,6 +28,14 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE upload (id TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE attempt (key TEXT NOT NULL, etag TEXT NOT NULL, PRIMARY KEY (key, etag)) WITHOUT ROWID;
     CREATE TABLE symlink (key TEXT PRIMARY KEY, target TEXT NOT NULL) WITHOUT ROWID;
+", "
+    CREATE TABLE kept_upload (
+        id TEXT PRIMARY KEY, file_id INTEGER NOT NULL, part_bytes INTEGER NOT NULL, headers TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE freed (
+        upload_id TEXT NOT NULL, file_id INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL,
+        number INTEGER NOT NULL, etag TEXT NOT NULL, md5 BLOB NOT NULL, PRIMARY KEY (file_id, start)
+    ) WITHOUT ROWID;
 "];
 
 /// Another process that looks into the journal (`recover`, a backup) may hold it for a moment.

@@ -2,6 +2,8 @@
 //!
 //! - `database`: opening, settings, schema, and what to tell the user when SQLite fails.
 //! - `rows`: the tables' rows from and to Rust.
+//! - `freed`: parts of files that only an unfinished upload holds.
+//! - `reserve`: room on the disk that nobody else gets.
 //! - `learned`: headers of object versions, in a file of its own that may be lost.
 //! - `session`: did the last session, or the machine, end in good order?
 //! - `lock`: one daemon to one cache directory.
@@ -17,6 +19,7 @@
 //! Must not: know the bucket, the data files or what a desired state means.
 
 mod database;
+mod freed;
 mod learned;
 mod lock;
 mod rows;
@@ -34,7 +37,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::store::{Condition, UploadId};
+use crate::store::{Condition, Part, UploadId};
 use crate::types::{ETag, FileId, Key, ObjectHeaders, Span, Version};
 
 use database::{Database, explain};
@@ -84,6 +87,23 @@ pub struct FileRow {
     pub used: u64,
 }
 
+/// An upload that holds what the cache directory doesn't any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptUpload {
+    pub file: FileId,
+    pub part_bytes: u64,
+    /// Those that the upload was begun with.
+    pub headers: ObjectHeaders,
+}
+
+/// A part that the bucket took and the data file doesn't hold any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreedPart {
+    pub part: Part,
+    pub span: Span,
+    pub md5: [u8; 16],
+}
+
 /// One row to change; a slice of them is one transaction.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -103,7 +123,14 @@ pub enum Change {
     /// The file's place in the order of use; nothing where it has no row.
     Used(FileId, u64),
     BeginUpload(Key, UploadId),
+    /// Its freed parts are forgotten with it.
     EndUpload(UploadId),
+    /// Parts of the file are to be freed: the upload has to be gone on with after a crash.
+    KeepUpload(UploadId, KeptUpload),
+    /// The upload alone holds this part from now on.
+    FreePart(UploadId, FileId, FreedPart),
+    /// Freed parts that begin in this span are here again, or no part of the file any more.
+    ForgetFreed(FileId, Span),
     RememberSymlink(Key, String),
     ForgetSymlink(Key),
 }
@@ -195,6 +222,16 @@ impl Journal {
 
     pub fn uploads(&self) -> Result<Vec<(Key, UploadId)>> {
         self.read(rows::uploads)
+    }
+
+    /// Uploads that hold freed parts, with these in the order of their spans.
+    pub fn kept_uploads(&self) -> Result<Vec<(UploadId, KeptUpload, Vec<FreedPart>)>> {
+        self.read(freed::kept_uploads)
+    }
+
+    /// Freed parts of all files.
+    pub fn freed(&self) -> Result<Vec<(FileId, Span)>> {
+        self.read(freed::spans)
     }
 
     /// What conditional writes whose end nobody recorded would have left in the bucket.

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, params};
 use crate::store::UploadId;
 use crate::types::{ETag, FileId, Key, Span, Version};
 
-use super::{Change, Desired, FileRow};
+use super::{Change, Desired, FileRow, freed};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -36,6 +36,7 @@ fn apply_one(connection: &Connection, change: &Change) -> Result<()> {
         }
         Change::RemoveFile(id) => {
             drop_spans(connection, *id)?;
+            freed::forget(connection, *id, &(0..i64::MAX as u64))?;
             run("DELETE FROM file WHERE id = ?1", &[&(id.0 as i64)])
         }
         Change::AddPresent(id, span, size) => run(
@@ -44,7 +45,13 @@ fn apply_one(connection: &Connection, change: &Change) -> Result<()> {
         ),
         Change::Used(id, used) => run("UPDATE file SET used = ?2 WHERE id = ?1", &[&(id.0 as i64), &(*used as i64)]),
         Change::BeginUpload(key, id) => run("INSERT OR REPLACE INTO upload (id, key) VALUES (?1, ?2)", &[&id.0, &key.as_str()]),
-        Change::EndUpload(id) => run("DELETE FROM upload WHERE id = ?1", &[&id.0]),
+        Change::EndUpload(id) => {
+            freed::end_upload(connection, id)?;
+            run("DELETE FROM upload WHERE id = ?1", &[&id.0])
+        }
+        Change::KeepUpload(id, kept) => freed::keep_upload(connection, id, kept),
+        Change::FreePart(id, file, part) => freed::free(connection, id, *file, part),
+        Change::ForgetFreed(id, span) => freed::forget(connection, *id, span),
         Change::RememberSymlink(key, target) => {
             run("INSERT OR REPLACE INTO symlink (key, target) VALUES (?1, ?2)", &[&key.as_str(), target])
         }
@@ -171,7 +178,7 @@ fn key(row: &Row<'_>, column: usize) -> Result<Key> {
     Ok(Key::new(row.get_ref(column)?.as_str()?))
 }
 
-fn bytes(row: &Row<'_>, column: usize) -> Result<u64> {
+pub fn bytes(row: &Row<'_>, column: usize) -> Result<u64> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }

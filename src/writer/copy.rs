@@ -77,7 +77,7 @@ async fn copy_present(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result
 }
 
 /// [`Error::Stale`]: that version is gone.
-async fn copy_version(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
+pub async fn copy_version(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
     if from.size > shared.tuning.copy_bytes {
         return copy_parts(shared, job, from).await;
     }

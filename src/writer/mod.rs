@@ -4,8 +4,8 @@
 //! - `grid` (parts), `order` (what waits for what), `entry` (due times), `pace`, `outage`, `backoff`: pure decisions.
 //! - `queue`: the waiting keys in memory; `apply`: how new desired states get there and into the journal.
 //! - `pick`: one pass over the queue; `reconcile`: the loop around it; `flight`: one operation from start to record.
-//! - `upload`, `multipart`, `parts`, `inline`, `source`: data to the bucket. `copy`, `delete`, `directory`, `cycle`: the rest.
-//! - `finish`, `conflict`: what became of it. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
+//! - `upload`, `multipart`, `session`, `parts`, `inline`, `source`: data to the bucket; `ahead`: while it is written. `copy`, `delete`, `directory`, `cycle`: the rest.
+//! - `finish`, `conflict`, `aside`: what became of it. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
 //!
 //! Invariants:
 //! - The journal knows before anybody else does: a desired state is written before `apply` returns, cleared after the
@@ -15,7 +15,9 @@
 //!
 //! Must not: know inodes or handles, or call back with a lock held.
 
+mod ahead;
 mod apply;
+mod aside;
 mod backlog;
 mod backoff;
 mod conflict;
@@ -38,6 +40,7 @@ mod parts;
 mod pick;
 mod queue;
 mod reconcile;
+mod session;
 mod source;
 mod sync;
 #[cfg(test)]
@@ -194,7 +197,9 @@ impl Writer {
         for (key, etag) in journal.attempts()? {
             queue.remember_own(&key, etag);
         }
-        load(&mut queue, journal.desired()?, &cache);
+        let desired = journal.desired()?;
+        session::restore(&mut queue, &journal, &cache, &desired)?;
+        load(&mut queue, desired, &cache);
         let shared = Shared {
             store,
             journal,
