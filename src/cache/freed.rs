@@ -153,7 +153,7 @@ impl LocalFile {
         }
         if let Err(error) = self.journal_row(state, also) {
             (state.complete, state.present, state.durable, state.journalled) = before;
-            spans.iter().filter(|_| freed).for_each(|span| drop(state.freed.remove(&span.start)));
+            spans.iter().filter(|_| freed).for_each(|span| _ = state.freed.remove(&span.start));
             return Err(error);
         }
         spans.iter().for_each(|span| state.vacated.insert(span.clone()));

@@ -208,7 +208,7 @@ impl LocalFile {
         }
         let (absent, old_size) = (state.present.missing(span.clone()), state.size);
         let back: Vec<Span> = state.freed_parts(&span).collect();
-        back.iter().for_each(|part| drop(state.freed.remove(&part.start)));
+        back.iter().for_each(|part| _ = state.freed.remove(&part.start));
         absent.iter().for_each(|part| state.present.insert(part.clone()));
         state.size = size;
         let known = size == old_size && state.journalled.contains(&span);
