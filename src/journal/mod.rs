@@ -34,6 +34,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::simulation::{self, Event};
 use crate::store::{Condition, UploadId};
 use crate::types::{ETag, FileId, Key, ObjectHeaders, Span, Version};
 
@@ -246,6 +247,7 @@ impl Journal {
             return Ok(());
         }
         self.fsync_log()?;
+        simulation::saw(|| Event::JournalSynced);
         let (pages, moved) = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)")?;
         self.synced.fetch_max(covered, Ordering::AcqRel);
         let main = self.main.lock();
@@ -258,6 +260,7 @@ impl Journal {
         }
         // The next commit starts a new log, which SQLite fsyncs first: this one, not a handler's.
         self.transaction(&main, |connection| rows::set_meta(connection, "log", "started"))?;
+        simulation::saw(|| Event::JournalSynced);
         self.synced.fetch_max(self.commits.load(Ordering::Acquire), Ordering::AcqRel);
         Ok(())
     }
@@ -281,6 +284,7 @@ impl Journal {
     fn transaction(&self, connection: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<()> {
         let result = database::transaction(connection, work).map_err(|error| self.explain(error));
         self.commits.fetch_add(1, Ordering::AcqRel);
+        simulation::saw(|| Event::Committed);
         result
     }
 

@@ -18,7 +18,9 @@ impl Journal {
         self.begin_session_under(boot.as_deref().map(str::trim))
     }
 
-    pub(super) fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
+    /// The same under a boot of this name; for tests.
+    #[doc(hidden)]
+    pub fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
         let ended = self.meta("session")?;
         let trusted = match ended.as_deref() {
             None | Some("ended") => true,
