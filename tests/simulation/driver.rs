@@ -370,6 +370,21 @@ impl Driver {
         }
     }
 
+    /// For who has to find out what went wrong.
+    pub fn note_state(&self) {
+        for (path, node) in &self.machine.past.borrow().now.tree {
+            self.note(format!("model: {path} #{} {}", node.id, describe(node.content.as_ref().map(|content| &content.bytes[..]))));
+        }
+        for key in self.machine.bucket.keys() {
+            let (bytes, info) = self.machine.bucket.object(&key).unwrap();
+            self.note(format!("bucket: {key} {} {}", describe(Some(&bytes)), info.etag.as_str()));
+        }
+        for (key, desired) in self.mount.world.writer.pending_below(&mediafs::types::Key::root()) {
+            self.note(format!("wanted: {key} {desired:?}"));
+        }
+        self.note(format!("{:?}", self.mount.world.writer.backlog()));
+    }
+
     /// The whole tree as the mount shows it.
     pub async fn see(&self) -> Checked<Option<Seen>> {
         self.look("see all".into(), async { see(&self.mount).await }).await
@@ -386,7 +401,7 @@ async fn see(mount: &Mount) -> Result<Seen> {
                 continue;
             }
             let attr = mount.world.stat(&path).await?;
-            let content = if attr.kind == Kind::Directory { None } else { Some(mount.world.read(&path).await?) };
+            let content = if attr.kind == Kind::Directory { None } else { Some(read(mount, &path).await?) };
             if content.is_none() {
                 stack.push(path.clone());
             }
@@ -394,6 +409,18 @@ async fn see(mount: &Mount) -> Result<Seen> {
         }
     }
     Ok(seen)
+}
+
+/// A file whose desired state a power cut took is replaced by what the bucket has while it is looked at: the kernel, and a
+/// program that reads it whole, ask again.
+async fn read(mount: &Mount, path: &str) -> Result<Vec<u8>> {
+    for _ in 0..3 {
+        match mount.world.read(path).await {
+            Err(Error::Stale) => {}
+            done => return done,
+        }
+    }
+    mount.world.read(path).await
 }
 
 fn outcome<T>(done: &Result<T>) -> String {

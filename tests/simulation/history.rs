@@ -16,16 +16,13 @@ use crate::mount::{Settings, mount, sync};
 use crate::past::{Past, differences};
 use crate::platters::{Platters, data_files};
 use crate::trace::Trace;
-use crate::watched::DONE;
+use crate::watched::{DONE, TORN_FILES_STAY};
 
 /// The first life begins here.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 /// Longest time in which all is in the bucket once that answers again: backoffs end after a minute, slow failures are
 /// tried at once.
 const DRAIN: Duration = Duration::from_secs(900);
-
-/// A file that was changed since the last sync may hold anything after a power cut.
-const TORN_FILES_STAY: bool = true;
 
 /// What to make of a seed; fewer steps make a shorter story.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +133,16 @@ impl Life {
         let mut random = StdRng::seed_from_u64(self.seed);
         let mount = mount(machine, self.settings, random.random()).map_err(|error| format!("the mount does not start: {error}"))?;
         let mut driver = Driver::new(Rc::clone(machine), mount, self.settings, StdRng::seed_from_u64(random.random()), self.trace.clone());
-        self.adopt(&mut driver, crash, &mut random).await?;
+        let lived = self.run_on(&mut driver, crash, &mut random).await;
+        if lived.is_err() && !machine.has_fallen() {
+            driver.note_state();
+        }
+        lived
+    }
+
+    async fn run_on(&self, driver: &mut Driver, crash: Option<Crash>, random: &mut StdRng) -> Checked {
+        self.adopt(driver, crash, random).await?;
+        let machine = Rc::clone(&driver.machine);
         for _ in 0..self.steps {
             driver.step().await?;
             if machine.has_fallen() {
@@ -147,7 +153,7 @@ impl Life {
             machine.fall(self.plan.map_or(Crash::Kill, |plan| plan.crash));
             return Ok(());
         }
-        self.finish(&mut driver).await
+        self.finish(driver).await
     }
 
     /// Holds what the restart brought back against what was acknowledged.
@@ -157,11 +163,7 @@ impl Life {
             tokio::time::sleep(Duration::from_millis(random.random_range(0..5000))).await;
         }
         let Some(seen) = driver.see().await? else { return Err("the tree can't be read after a restart".into()) };
-        let mut past = driver.machine.past.borrow_mut();
-        let accepted = match crash {
-            Crash::Kill => past.accept(&seen),
-            Crash::PowerCut => past.accept_after_cut(&seen, TORN_FILES_STAY),
-        };
+        let accepted = driver.machine.past.borrow_mut().accept(&seen, TORN_FILES_STAY);
         accepted.map_err(|wrong| format!("after a {crash:?}: {wrong}"))
     }
 
@@ -207,7 +209,9 @@ impl Life {
                 return Err(format!("the bucket holds other bytes of {path}"));
             }
         }
-        let uploads = machine.bucket.list_uploads().await.unwrap();
+        // One whose beginning nobody heard of is left to the bucket's own rules.
+        let mut uploads = machine.bucket.list_uploads().await.unwrap();
+        uploads.retain(|upload| past.used_uploads.contains(&upload.id.0));
         if uploads.is_empty() { Ok(()) } else { Err(format!("unfinished uploads are left: {uploads:?}")) }
     }
 

@@ -169,6 +169,11 @@ impl Machine {
         let boot = self.boot + u32::from(crash == Crash::PowerCut);
         let bucket = Arc::new(self.bucket.fork());
         *self.remains.borrow_mut() = Some(Remains { folder: to, bucket, platters, crash: Some(crash), boot, ..self.orderly() });
+        let mut remains = self.remains.borrow_mut();
+        if let Some(remains) = remains.as_mut().filter(|_| crash == Crash::PowerCut) {
+            remains.past.lose_power();
+        }
+        drop(remains);
         self.fallen.notify_one();
     }
 

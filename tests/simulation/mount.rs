@@ -72,6 +72,7 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
     let tuning =
         Tuning { single_bytes: SINGLE_BYTES, part_bytes: PART_BYTES, copy_bytes: 24 << 10, copy_part_bytes: 8 << 10, ..Tuning::default() };
     let writer = Writer::open_tuned(Arc::clone(&store), Arc::clone(&journal), Arc::clone(&cache), writer_config, tuning)?;
+    journal.believe()?;
     let parts = (Arc::clone(&journal), Arc::clone(&cache), Arc::clone(&writer));
     let fs = Fs::new(store, parts.0, parts.1, reader, parts.2, fs_config(settings))?;
     fs.start(Arc::new(NoKernel));

@@ -15,8 +15,16 @@ pub struct Past {
     maybe: Option<Model>,
     /// Every acknowledged tree since the disk had all of it, `now` left out.
     unsynced: Vec<Model>,
+    /// A power cut happened, and nobody has looked at what it left yet.
+    cut: bool,
+    /// There was one at some time.
+    forgetful: bool,
     /// Contents that fsync(2) has promised: nothing older may be seen of that file again.
     promised: BTreeMap<NodeId, u32>,
+    /// Names of files whose last bytes a power cut may have torn.
+    torn: BTreeSet<String>,
+    /// Uploads that got parts: the mount knew of them.
+    pub used_uploads: BTreeSet<String>,
     /// Which files ever had this content, and this name.
     contents: HashMap<u64, BTreeSet<NodeId>>,
     names: HashMap<String, BTreeSet<NodeId>>,
@@ -48,7 +56,9 @@ impl Past {
 
     /// Data and journal are on the disk as they are acknowledged now.
     pub fn synced(&mut self) {
-        self.unsynced.clear();
+        if !self.cut {
+            self.unsynced.clear();
+        }
     }
 
     /// fsync(2) of this file came back with success.
@@ -58,15 +68,53 @@ impl Past {
         }
     }
 
-    /// Whether a file of this name ever had these bytes.
-    pub fn knows(&self, path: &str, bytes: &[u8]) -> bool {
+    /// Whether a file of this name ever had these bytes. `torn`: what a power cut tore goes up as it is.
+    pub fn knows(&self, path: &str, bytes: &[u8], torn: bool) -> bool {
+        let path = &*self.original(path);
+        if torn && self.torn.contains(path) {
+            return true;
+        }
         let empty = BTreeSet::new();
         let had = self.contents.get(&hash(bytes)).unwrap_or(&empty);
         self.names.get(path).unwrap_or(&empty).intersection(had).next().is_some()
     }
 
-    /// After a kill: all that was acknowledged, and the step under way done or not done. Goes on with what it finds.
-    pub fn accept(&mut self, seen: &Seen) -> Result<(), String> {
+    pub fn lose_power(&mut self) {
+        self.cut = true;
+        let mut trees = self.unsynced.clone();
+        trees.push(self.now.clone());
+        trees.extend(self.maybe.clone());
+        for (path, node) in trees.iter().flat_map(Model::files) {
+            if changed(&trees, node.id) {
+                self.torn.insert(path.clone());
+            }
+        }
+        self.forgetful = true;
+    }
+
+    /// A mount that forgot what it had sent takes its own object for another host's: then its file lies beside that.
+    fn original(&self, path: &str) -> String {
+        match path.find(".conflict-here-").filter(|_| self.forgetful) {
+            Some(at) => {
+                let rest = &path[at + 1..];
+                let extension = rest.find('.').map_or("", |dot| &rest[dot..]);
+                format!("{}{extension}", &path[..at])
+            }
+            None => path.to_owned(),
+        }
+    }
+
+    /// Goes on with what a restart brought back, if that can be. `torn`: a file that was changed since the last sync may
+    /// hold anything after a power cut.
+    pub fn accept(&mut self, seen: &Seen, torn: bool) -> Result<(), String> {
+        match std::mem::take(&mut self.cut) {
+            false => self.accept_after_kill(seen),
+            true => self.accept_after_cut(seen, torn),
+        }
+    }
+
+    /// After a kill: all that was acknowledged, and the step under way done or not done.
+    fn accept_after_kill(&mut self, seen: &Seen) -> Result<(), String> {
         let maybe = self.maybe.take();
         if let Some(after) = maybe.filter(|after| differences(after, seen).is_empty()) {
             self.unsynced.push(std::mem::replace(&mut self.now, after));
@@ -76,9 +124,8 @@ impl Past {
         if differences.is_empty() { Ok(()) } else { Err(differences.join("; ")) }
     }
 
-    /// After a power cut: what was on the disk, and of the rest whatever chance left. `torn`: a file that was changed since
-    /// may hold anything.
-    pub fn accept_after_cut(&mut self, seen: &Seen, torn: bool) -> Result<(), String> {
+    /// After a power cut: what was on the disk, and of the rest whatever chance left.
+    fn accept_after_cut(&mut self, seen: &Seen, torn: bool) -> Result<(), String> {
         let mut trees = std::mem::take(&mut self.unsynced);
         trees.push(self.now.clone());
         trees.extend(self.maybe.take());
@@ -105,6 +152,7 @@ impl Past {
     }
 
     fn was_there(&self, trees: &[Model], path: &str, content: Option<&[u8]>, torn: bool) -> bool {
+        let path = &*self.original(path);
         let nodes: Vec<_> = trees.iter().filter_map(|tree| tree.tree.get(path)).collect();
         let Some(content) = content else { return nodes.iter().any(|node| node.is_directory()) };
         let hash = hash(content);
@@ -112,12 +160,7 @@ impl Past {
             let promised = self.promised.get(&node.id).is_some_and(|promised| node.number < *promised);
             !promised && node.content.as_ref().is_some_and(|content| content.hash == hash)
         };
-        let changed = |id: NodeId| {
-            let mut numbers = trees.iter().map(|tree| tree.node(id).map(|node| node.number));
-            let first = numbers.next().flatten();
-            first.is_none() || numbers.any(|number| number != first)
-        };
-        nodes.iter().any(|node| fits(&node)) || torn && nodes.iter().any(|node| !node.is_directory() && changed(node.id))
+        nodes.iter().any(|node| fits(&node)) || torn && nodes.iter().any(|node| !node.is_directory() && changed(trees, node.id))
     }
 
     fn note(&mut self, model: &Model) {
@@ -128,6 +171,13 @@ impl Past {
             }
         }
     }
+}
+
+/// Whether the file's content is not the same in all of these trees.
+fn changed(trees: &[Model], id: NodeId) -> bool {
+    let mut numbers = trees.iter().map(|tree| tree.node(id).map(|node| node.number));
+    let first = numbers.next().flatten();
+    first.is_none() || numbers.any(|number| number != first)
 }
 
 /// Where a tree isn't as it was acknowledged, in words.

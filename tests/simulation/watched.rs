@@ -17,6 +17,9 @@ use crate::past::describe;
 
 pub struct Watched(pub Arc<MemoryStore>);
 
+/// A file that was changed since the last sync may hold anything after a power cut, and goes up so.
+pub const TORN_FILES_STAY: bool = true;
+
 /// Names of the instants at which something has arrived in the bucket and nobody knows yet.
 pub const DONE: &[&str] = &["put", "copied", "deleted", "begun", "part", "completed", "aborted"];
 
@@ -31,6 +34,12 @@ async fn way() {
 fn reach(event: &'static str) {
     if let Some(machine) = Machine::current() {
         machine.reach(event);
+    }
+}
+
+fn used(upload: &UploadId) {
+    if let Some(machine) = Machine::current() {
+        machine.past.borrow_mut().used_uploads.insert(upload.0.clone());
     }
 }
 
@@ -50,7 +59,7 @@ impl Watched {
     fn check(&self, key: &Key) {
         let (Some(machine), Some((bytes, _))) = (Machine::current(), self.0.object(key)) else { return };
         let is_exact = !key.is_marker() && !key.as_str().starts_with(crate::shared::DIRECTORY);
-        if is_exact && !machine.past.borrow().knows(key.as_str(), &bytes) {
+        if is_exact && !machine.past.borrow().knows(key.as_str(), &bytes, TORN_FILES_STAY) {
             machine.violated(format!("the bucket got {key}: {}, which no file of that name ever was", describe(Some(&bytes))));
         }
     }
@@ -112,6 +121,7 @@ impl ObjectStore for Watched {
 
     async fn upload_part(&self, key: &Key, upload: &UploadId, number: u32, body: Body) -> Result<Part> {
         self.arrives().await;
+        used(upload);
         let done = self.0.upload_part(key, upload, number, body).await?;
         answers("part").await;
         Ok(done)
@@ -119,6 +129,7 @@ impl ObjectStore for Watched {
 
     async fn copy_part(&self, key: &Key, upload: &UploadId, number: u32, from: &Key, if_match: Option<&ETag>, span: Span) -> Result<Part> {
         self.arrives().await;
+        used(upload);
         let done = self.0.copy_part(key, upload, number, from, if_match, span).await?;
         answers("part").await;
         Ok(done)
