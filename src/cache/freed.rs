@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::journal::Change;
+use crate::simulation::{self, Event};
 use crate::types::Span;
 
 use super::disk;
@@ -117,6 +118,7 @@ impl LocalFile {
         drop(state);
         if dirty {
             data.sync_data()?;
+            simulation::saw(|| Event::FileSynced(self.shared.disk.path(self.id)));
         }
         let mut state = self.state.lock();
         let spans = choose(&state);
@@ -185,7 +187,7 @@ impl LocalFile {
             }
             absent.into_iter().for_each(|part| state.blocks.free(part));
         }
-        self.drops.fetch_add(1, Ordering::AcqRel);
+        simulation::saw(|| Event::Written);
         self.shared.release(charged - state.charged(), dirty);
         Ok(punched?)
     }

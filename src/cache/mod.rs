@@ -85,6 +85,7 @@ pub struct Cache {
     shared: Arc<Shared>,
     behind: Vec<FileId>,
     unclaimed: Vec<FileId>,
+    lost: Vec<FileId>,
 }
 
 impl Cache {
@@ -175,7 +176,7 @@ impl Cache {
 
     /// Files whose freed bytes somebody needs, since the last call.
     pub fn take_recalled(&self) -> Vec<FileId> {
-        self.shared.recalled.lock().drain().collect()
+        std::mem::take(&mut *self.shared.recalled.lock()).into_iter().collect()
     }
 
     /// Frees what files that can't be evicted hold of their base: of clean ones, and of dirty ones over `dirty_from_bytes`
@@ -207,6 +208,11 @@ impl Cache {
     /// without a desired state. `base` tells the key that they were opened under.
     pub fn changed_behind(&self) -> Vec<Arc<LocalFile>> {
         self.behind.iter().filter_map(|&id| self.get(id)).collect()
+    }
+
+    /// Files with unsent changes that went down with the machine before they were synced. Their rows are still there.
+    pub fn lost(&self) -> &[FileId] {
+        &self.lost
     }
 
     /// Files that were dirty at the start though no desired state names them: left by a crash between the two. They are

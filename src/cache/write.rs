@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::journal::Change;
+use crate::simulation::{self, Event};
 use crate::types::Span;
 
 use super::WriteRefused;
@@ -96,6 +97,7 @@ impl LocalFile {
         let old_size = state.size;
         self.note_change(state, old_size..size);
         file.set_len(size)?;
+        simulation::saw(|| Event::Written);
         if let Err(error) = self.gain(state, old_size..size, size, true) {
             file.set_len(old_size)?;
             return Err(error);
@@ -125,6 +127,7 @@ impl LocalFile {
         state.changed_at = Instant::now();
         self.make_stale(state);
         file.set_len(size)?;
+        simulation::saw(|| Event::Written);
         state.blocks.cut(size);
         state.vacated.cut(size);
         self.shared.release(charged - state.charged(), dirty);
@@ -194,7 +197,10 @@ impl LocalFile {
         loop {
             match file.write_all_at(data, offset) {
                 Err(error) if disk::is_full(&error) && self.shared.evict(data.len() as u64) => {}
-                result => return result,
+                result => {
+                    simulation::saw(|| Event::Written);
+                    return result;
+                }
             }
         }
     }
