@@ -160,8 +160,13 @@ impl Cache {
 
     /// Resolves when room may have been made since this call was made (not since the first await): make it, try to
     /// write, then await it. Room that other programs make on the disk is not noticed: don't wait for ever.
-    pub fn room(&self) -> Notified<'_> {
-        self.shared.room.notified()
+    /// While it is held the caller counts as a writer that waits.
+    pub fn room(&self) -> impl Future<Output = ()> + Send + '_ {
+        let (room, waiting) = (self.shared.room.notified(), self.shared.wait());
+        async move {
+            room.await;
+            drop(waiting);
+        }
     }
 
     /// Resolves when a writer was refused for want of room, or freed bytes are needed, since this call was made.

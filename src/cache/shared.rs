@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -46,6 +47,7 @@ pub struct Shared {
     pub room: Notify,
     /// Somebody waits for room, or for what was freed.
     pub calls: Notify,
+    waiting: AtomicUsize,
     /// When a writer was refused for want of room, last.
     pressed: Mutex<Option<Instant>>,
     /// Files whose freed parts somebody needs.
@@ -55,6 +57,15 @@ pub struct Shared {
 
 /// So long after a writer was refused, what is fetched goes past the cache: room that is made is the writer's.
 const PRESSED: Duration = Duration::from_secs(1);
+
+/// A writer that waits for room, until dropped.
+pub struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 struct Ids {
     next: u64,
@@ -73,6 +84,7 @@ impl Shared {
             stale: Mutex::default(),
             room: Notify::new(),
             calls: Notify::new(),
+            waiting: AtomicUsize::new(0),
             pressed: Mutex::default(),
             recalled: Mutex::default(),
             ids: Mutex::new(Ids { next: next_id, end: next_id }),
@@ -129,7 +141,12 @@ impl Shared {
 
     /// A writer waits for room, or did a moment ago.
     pub fn is_pressed(&self) -> bool {
-        self.pressed.lock().is_some_and(|at| at.elapsed() < PRESSED)
+        self.waiting.load(Ordering::Acquire) > 0 || self.pressed.lock().is_some_and(|at| at.elapsed() < PRESSED)
+    }
+
+    pub fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        Waiting(&self.waiting)
     }
 
     /// Gives bytes back that are gone from the disk.

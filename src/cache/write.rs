@@ -51,10 +51,7 @@ impl LocalFile {
         let written = self.put(&file, data, offset).map_err(refusal);
         let gained = written.and_then(|()| Ok(self.gain(state, touched, span.end.max(old_size), true)?));
         if let Err(refused) = gained {
-            // A part of it may be on the disk.
-            let inside = span.start.min(old_size)..span.end.min(old_size);
-            let kept = state.blocks.lacking(inside.clone());
-            state.blocks.occupy(inside);
+            let kept = self.take_back(state, &file, span.start.min(old_size)..span.end.min(old_size));
             self.shared.release(need - kept, dirty);
             // What went past the end is no part of the file.
             if span.end > old_size {
@@ -65,6 +62,19 @@ impl LocalFile {
         state.hot = span.end;
         state.blocks.occupy(span);
         Ok(())
+    }
+
+    /// After a write that failed: a part of it may be on the disk. How many bytes that takes.
+    fn take_back(&self, state: &mut State, file: &File, span: Span) -> u64 {
+        let before = state.charged();
+        state.blocks.occupy(span.clone());
+        let absent = if state.complete { Vec::new() } else { state.present.missing(span) };
+        for part in absent {
+            if disk::punch_silently(file, &part).is_ok() {
+                state.blocks.free(part);
+            }
+        }
+        state.charged().saturating_sub(before)
     }
 
     /// Who waits for room is still writing, and is told of when there is some.
