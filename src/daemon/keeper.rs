@@ -30,7 +30,10 @@ pub async fn keep(sources: Arc<Sources>, journal: Arc<Journal>, service: Arc<Ser
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut last, mut failing) = (Mark::default(), false);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = journal.swollen() => ticks.reset(),
+        }
         let mark = mark(&sources);
         // Bytes of a file that is dirty already move nothing that is counted.
         if mark == last && mark.dirty_files == 0 {
