@@ -121,7 +121,8 @@ impl State {
     /// The freed parts that `span` touches.
     pub fn freed_parts(&self, span: &Span) -> impl Iterator<Item = Span> + '_ {
         let span = span.clone();
-        let first = self.freed.range(..=span.start).next_back().filter(|(_, end)| **end > span.start).map_or(span.start, |(start, _)| *start);
+        let first =
+            self.freed.range(..=span.start).next_back().filter(|(_, end)| **end > span.start).map_or(span.start, |(start, _)| *start);
         let reach = if span.is_empty() { first..first } else { first..span.end };
         self.freed.range(reach).map(|(&start, &end)| start..end)
     }

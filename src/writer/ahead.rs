@@ -95,13 +95,7 @@ fn span_of(number: u32, part_bytes: u64) -> Span {
     start..start + part_bytes
 }
 
-async fn send_all(
-    shared: &Arc<Shared>,
-    job: &Job,
-    file: &Arc<LocalFile>,
-    session: &mut Session,
-    round: Vec<(u32, Span)>,
-) -> Result<()> {
+async fn send_all(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>, session: &mut Session, round: Vec<(u32, Span)>) -> Result<()> {
     let begun = &*session;
     let sending = stream::iter(round).map(|(number, span)| send_part(shared, job, file, begun, number, span));
     let sent: Vec<Result<Option<Sent>>> = sending.buffer_unordered(shared.config.parallel_parts.max(1)).collect().await;

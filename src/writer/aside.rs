@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
+use super::Shared;
 use super::conflict::conflict_key;
 use super::copy::copy_version;
 use super::flight::{Effect, Job};
-use super::Shared;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};

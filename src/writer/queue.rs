@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::gathering::Gathering;
-use super::session::Session;
 use super::order::Facts;
 use super::outage::Outage;
 use super::pace::Pace;
+use super::session::Session;
 use crate::error::Error;
 use crate::journal::Content;
 use crate::store::UploadId;
