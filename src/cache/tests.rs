@@ -4,6 +4,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "a list of one span is what is meant")]
 
 mod crash;
+mod freed;
 mod model;
 mod race;
 mod refusal;

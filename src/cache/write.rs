@@ -124,7 +124,7 @@ impl LocalFile {
         state.journalled.cut(size);
         state.durable.cut(size);
         let dropped = state.freed.split_off(&size);
-        let forget = (!dropped.is_empty()).then(|| Change::ForgetFreed(self.id, size..old_size));
+        let forget = (!dropped.is_empty()).then_some(Change::ForgetFreed(self.id, size..old_size));
         state.cuts += 1;
         if !state.complete
             && let Err(error) = self.journal_row(state, forget.as_slice())
