@@ -80,6 +80,7 @@ pub struct Cache {
     behind: Vec<FileId>,
     unclaimed: Vec<FileId>,
     lost: Vec<FileId>,
+    emptied: Vec<FileId>,
 }
 
 impl Cache {
@@ -180,6 +181,11 @@ impl Cache {
     /// Files with unsent changes that went down with the machine before they were synced. Their rows are still there.
     pub fn lost(&self) -> &[FileId] {
         &self.lost
+    }
+
+    /// Dirty files of which the machine's end left nothing local: each is its base, byte for byte.
+    pub fn emptied(&self) -> &[FileId] {
+        &self.emptied
     }
 
     /// Files that were dirty at the start though no desired state names them: left by a crash between the two. They are

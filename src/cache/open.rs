@@ -75,6 +75,8 @@ struct Found {
     dropped: Vec<FileId>,
     /// Unsent data was here, and isn't.
     lost: Vec<FileId>,
+    /// Dirty files that are their base, byte for byte.
+    emptied: Vec<FileId>,
 }
 
 pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bool) -> Result<Arc<Cache>> {
@@ -97,8 +99,8 @@ pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bo
     shared.evict(over);
     report(&found.behind, &found.unclaimed, found.lost.len());
     // That a file vanished under a machine that went on is not for us to get over.
-    let lost = if trusted { Vec::new() } else { found.lost };
-    Ok(Arc::new(Cache { shared, behind: found.behind, unclaimed: found.unclaimed, lost }))
+    let (lost, emptied) = if trusted { Default::default() } else { (found.lost, found.emptied) };
+    Ok(Arc::new(Cache { shared, behind: found.behind, unclaimed: found.unclaimed, lost, emptied }))
 }
 
 fn staged(content: &Content) -> Option<FileId> {
@@ -144,6 +146,7 @@ fn sort(rows: Vec<FileRow>, on_disk: &mut HashMap<FileId, OnDisk>, wanted: &Hash
                     row.size = size;
                 }
                 row.dirty = dirty;
+                sorted.emptied.extend(is_its_base(&row).then_some(row.id));
                 sorted.kept.push(Kept { row, found, rewrite });
             }
             Fate::Drop => sorted.dropped.push(row.id),
@@ -154,6 +157,11 @@ fn sort(rows: Vec<FileRow>, on_disk: &mut HashMap<FileId, OnDisk>, wanted: &Hash
         }
     }
     sorted
+}
+
+/// Nothing of it is here, and it isn't shorter either.
+fn is_its_base(row: &FileRow) -> bool {
+    row.dirty && !row.complete && row.present.is_empty() && row.base.as_ref().is_some_and(|base| base.size == row.size)
 }
 
 /// Rows before files, as everywhere; and files that have no row.

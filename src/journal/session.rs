@@ -31,8 +31,9 @@ impl Journal {
             Some(DOUBTED) => false,
             Some(_) => boot.is_some() && self.meta("boot")?.as_deref() == boot,
         };
-        self.set_meta("boot", boot.unwrap_or("unknown"))?;
+        // In this order: a daemon that is killed between the two must leave no less doubt than it found.
         self.set_meta("session", if trusted { RUNNING } else { DOUBTED })?;
+        self.set_meta("boot", boot.unwrap_or("unknown"))?;
         // A power cut must not bring "ended" back.
         self.sync()?;
         Ok(trusted)

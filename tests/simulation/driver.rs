@@ -382,7 +382,10 @@ impl Driver {
         for (key, desired) in self.mount.world.writer.pending_below(&mediafs::types::Key::root()) {
             self.note(format!("wanted: {key} {desired:?}"));
         }
-        self.note(format!("{:?}", self.mount.world.writer.backlog()));
+        for row in self.mount.journal.files().unwrap_or_default() {
+            self.note(format!("{row:?}"));
+        }
+        self.note(format!("{:?} {:?}", self.mount.world.writer.backlog(), self.mount.cache.usage()));
     }
 
     /// The whole tree as the mount shows it.

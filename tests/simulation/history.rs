@@ -133,6 +133,9 @@ impl Life {
         let mut random = StdRng::seed_from_u64(self.seed);
         let mount = mount(machine, self.settings, random.random()).map_err(|error| format!("the mount does not start: {error}"))?;
         let mut driver = Driver::new(Rc::clone(machine), mount, self.settings, StdRng::seed_from_u64(random.random()), self.trace.clone());
+        if std::env::var_os("MEDIAFS_SIM_STATE").is_some() {
+            driver.note_state();
+        }
         let lived = self.run_on(&mut driver, crash, &mut random).await;
         if lived.is_err() && !machine.has_fallen() {
             driver.note_state();
