@@ -419,7 +419,7 @@ async fn see(mount: &Mount) -> Result<Seen> {
 async fn read(mount: &Mount, path: &str) -> Result<Vec<u8>> {
     for _ in 0..3 {
         match mount.world.read(path).await {
-            Err(Error::Stale) => {}
+            Err(Error::Stale) => tokio::time::sleep(Duration::from_secs(2)).await,
             done => return done,
         }
     }

@@ -92,6 +92,11 @@ impl Past {
         self.forgetful = true;
     }
 
+    /// An object that is not wanted and may be there after a power cut.
+    pub fn is_left_over(&self, key: &str, bytes: Option<&[u8]>) -> bool {
+        self.forgetful && bytes.is_some_and(|bytes| self.knows(key, bytes, true))
+    }
+
     /// A mount that forgot what it had sent takes its own object for another host's: then its file lies beside that.
     fn original(&self, path: &str) -> String {
         match path.find(".conflict-here-").filter(|_| self.forgetful) {
