@@ -132,7 +132,8 @@ impl Fs {
     /// it has none any more.
     fn wanted_of_left_over(&self, file: &LocalFile, base: &Version) -> Option<(Key, Desired)> {
         let content = Content::Staged(file.id());
-        let moved = self.writer.pending_below(&Key::root()).into_iter().find(|(_, desired)| desired.content == Content::CopyOf(base.clone()));
+        let moved =
+            self.writer.pending_below(&Key::root()).into_iter().find(|(_, desired)| desired.content == Content::CopyOf(base.clone()));
         if let Some((key, desired)) = moved {
             return Some((key, Desired { content, ..desired }));
         }

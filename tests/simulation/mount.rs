@@ -24,6 +24,8 @@ pub const SINGLE_BYTES: u64 = 8 << 10;
 const PART_BYTES: u64 = 4 << 10;
 /// As the daemon's.
 const SYNC_EVERY: Duration = Duration::from_secs(3);
+/// How long the mount believes what it was told.
+pub const TTL: Duration = Duration::from_secs(10);
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a world's mounts have in common.
@@ -84,7 +86,7 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
 fn fs_config(settings: Settings) -> FsConfig {
     FsConfig {
         write_mode: settings.write_mode,
-        ttl: Duration::from_secs(10),
+        ttl: TTL,
         negative_ttl: Duration::from_secs(1),
         exclusive: settings.exclusive,
         read_only: false,

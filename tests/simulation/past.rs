@@ -92,6 +92,10 @@ impl Past {
         self.forgetful = true;
     }
 
+    pub fn is_in_doubt(&self) -> bool {
+        self.cut
+    }
+
     /// An object that is not wanted and may be there after a power cut.
     pub fn is_left_over(&self, key: &str, bytes: Option<&[u8]>) -> bool {
         self.forgetful && bytes.is_some_and(|bytes| self.knows(key, bytes, true))
@@ -192,7 +196,11 @@ pub fn differences(model: &Model, seen: &Seen) -> Vec<String> {
         match seen.get(path) {
             None => wrong.push(format!("{path} is missing")),
             Some((content, _)) if content.as_deref() != node.content.as_ref().map(|content| &content.bytes[..]) => {
-                wrong.push(format!("{path} is {}, not {}", describe(content.as_deref()), describe(node.content.as_ref().map(|c| &c.bytes[..]))));
+                wrong.push(format!(
+                    "{path} is {}, not {}",
+                    describe(content.as_deref()),
+                    describe(node.content.as_ref().map(|c| &c.bytes[..]))
+                ));
             }
             Some((_, mode)) if *mode != node.mode => wrong.push(format!("{path} has mode {mode:o}, not {:o}", node.mode)),
             _ => {}
