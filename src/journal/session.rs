@@ -14,12 +14,15 @@ const RUNNING: &str = "running";
 /// The machine went down, and nobody has finished looking at what that left.
 const DOUBTED: &str = "doubted";
 
+pub(super) fn boot_id() -> Option<String> {
+    std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())
+}
+
 impl Journal {
     /// Starts a session: what lies on the disk can be trusted (true), or the machine went down under the last one.
     /// Call it once, after `open` and before `Cache::open`. fsyncs.
     pub fn begin_session(&self) -> Result<bool> {
-        let boot = std::fs::read_to_string(BOOT_ID).ok();
-        self.begin_session_under(boot.as_deref().map(str::trim))
+        self.begin_session_under(boot_id().as_deref())
     }
 
     /// The same under a boot of this name; for tests.
@@ -49,7 +52,12 @@ impl Journal {
     pub fn end_session(&self) -> Result<()> {
         self.sync()?;
         self.set_meta("session", "ended")?;
-        self.sync()
+        self.sync()?;
+        // Whoever copies the database alone has everything.
+        self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        let main = self.main.lock();
+        let commits = main.total.commits;
+        self.note_synced(main, commits)
     }
 }
 
