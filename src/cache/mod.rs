@@ -79,7 +79,7 @@ pub struct Cache {
     shared: Arc<Shared>,
     behind: Vec<FileId>,
     unclaimed: Vec<FileId>,
-    lost: Vec<FileId>,
+    lost: Vec<(FileId, Option<Version>)>,
     emptied: Vec<FileId>,
 }
 
@@ -178,8 +178,9 @@ impl Cache {
         self.behind.iter().filter_map(|&id| self.get(id)).collect()
     }
 
-    /// Files with unsent changes that went down with the machine before they were synced. Their rows are still there.
-    pub fn lost(&self) -> &[FileId] {
+    /// Files with unsent changes that went down with the machine before they were synced, and what they were made from.
+    /// Their rows are still there.
+    pub fn lost(&self) -> &[(FileId, Option<Version>)] {
         &self.lost
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, FileRow, Journal};
-use crate::types::FileId;
+use crate::types::{FileId, Version};
 
 use super::budget::Budget;
 use super::disk::{self, Disk, OnDisk};
@@ -73,8 +73,8 @@ struct Found {
     /// Dirty files that no desired state wants.
     unclaimed: Vec<FileId>,
     dropped: Vec<FileId>,
-    /// Unsent data was here, and isn't.
-    lost: Vec<FileId>,
+    /// Unsent data was here, and isn't. With the version that it was made from.
+    lost: Vec<(FileId, Option<Version>)>,
     /// Dirty files that are their base, byte for byte.
     emptied: Vec<FileId>,
 }
@@ -151,8 +151,8 @@ fn sort(rows: Vec<FileRow>, on_disk: &mut HashMap<FileId, OnDisk>, wanted: &Hash
             }
             Fate::Drop => sorted.dropped.push(row.id),
             Fate::Lost => {
-                tracing::error!(file = %row.id, key = ?row.base.map(|base| base.key), "a file with unsent changes is missing");
-                sorted.lost.push(row.id);
+                tracing::error!(file = %row.id, key = ?row.base.as_ref().map(|base| &base.key), "a file with unsent changes is missing");
+                sorted.lost.push((row.id, row.base));
             }
         }
     }
@@ -249,7 +249,7 @@ fn report(behind: &[FileId], unclaimed: &[FileId], lost: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ETag, Version};
+    use crate::types::ETag;
 
     const FOUND: OnDisk = OnDisk { size: 10, mtime_ns: 5, allocated: 4096 };
 

@@ -4,6 +4,7 @@
 //! not synced: then clean cache files can't be trusted. The boot's id, kept in the journal, tells the two apart.
 
 use crate::error::Result;
+use crate::simulation;
 
 use super::Journal;
 
@@ -15,7 +16,7 @@ const RUNNING: &str = "running";
 const DOUBTED: &str = "doubted";
 
 pub(super) fn boot_id() -> Option<String> {
-    std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())
+    simulation::boot().or_else(|| std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned()))
 }
 
 impl Journal {
@@ -25,9 +26,7 @@ impl Journal {
         self.begin_session_under(boot_id().as_deref())
     }
 
-    /// The same under a boot of this name; for tests.
-    #[doc(hidden)]
-    pub fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
+    pub(super) fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
         let ended = self.meta("session")?;
         let trusted = match ended.as_deref() {
             None | Some("ended") => true,

@@ -1,8 +1,9 @@
 //! What is left to want after a crash of the machine, in which the last seconds' bytes went down.
 //!
-//! A change whose bytes are nowhere is given up: on a local disk a power cut costs it too. What the bucket has under its
-//! key shows again. A change of which nothing is local is a copy of the version that it was made from: its upload was
-//! the last thing that happened, or its bytes are lost.
+//! A change whose bytes are nowhere is given up: on a local disk a power cut costs it too. The file goes back to the
+//! version that it was made from, which may lie under another key by now only because the change was to be its copy; a
+//! new file is gone, and what the bucket has under its key shows again. A change of which nothing is local *is* that
+//! version: its upload was the last thing that happened, or its bytes are lost.
 //!
 //! Must not: give up anything in a session that can be trusted. There a missing file stays wanted and says so.
 
@@ -23,7 +24,7 @@ enum Found {
 /// The journal's desired states, and the journal, brought to what can still be had. In one transaction.
 pub fn desired(journal: &Journal, cache: &Cache) -> Result<Vec<(Key, Desired)>> {
     let rows = journal.desired()?;
-    let gone: HashSet<FileId> = cache.lost().iter().chain(cache.emptied()).copied().collect();
+    let gone: HashSet<FileId> = cache.lost().iter().map(|(id, _)| id).chain(cache.emptied()).copied().collect();
     if gone.is_empty() {
         return Ok(rows);
     }
@@ -33,6 +34,7 @@ pub fn desired(journal: &Journal, cache: &Cache) -> Result<Vec<(Key, Desired)>> 
         match find(cache, &desired.content) {
             Found::Here => kept.push((key, desired)),
             Found::InBucket(version) => {
+                tracing::info!(%key, from = %version.key, "back to the version before the machine went down");
                 desired.content = Content::CopyOf(version);
                 changes.push(Change::SetDesired(key.clone(), desired.clone()));
                 kept.push((key, desired));
@@ -49,12 +51,11 @@ pub fn desired(journal: &Journal, cache: &Cache) -> Result<Vec<(Key, Desired)>> 
 }
 
 fn find(cache: &Cache, content: &Content) -> Found {
-    match content {
-        Content::Staged(id) if cache.lost().contains(id) => Found::Nowhere,
-        Content::Staged(id) if cache.emptied().contains(id) => match cache.get(*id).and_then(|file| file.base()) {
-            Some(base) => Found::InBucket(base),
-            None => Found::Nowhere,
-        },
-        _ => Found::Here,
-    }
+    let Content::Staged(id) = content else { return Found::Here };
+    let base = match cache.lost().iter().find(|(lost, _)| lost == id) {
+        Some((_, base)) => base.clone(),
+        None if cache.emptied().contains(id) => cache.get(*id).and_then(|file| file.base()),
+        None => return Found::Here,
+    };
+    base.map_or(Found::Nowhere, Found::InBucket)
 }

@@ -41,7 +41,7 @@ pub struct Driver {
     pub machine: Rc<Machine>,
     pub mount: Mount,
     pub settings: Settings,
-    random: StdRng,
+    pub random: StdRng,
     trace: Trace,
     handles: Vec<Handle>,
     /// The bucket fails now and then.
@@ -55,7 +55,7 @@ impl Driver {
         Self { machine, mount, settings, random, trace, handles: Vec::new(), stormy: false }
     }
 
-    fn note(&self, text: String) {
+    pub fn note(&self, text: String) {
         self.trace.add(self.machine.elapsed(), text);
     }
 
@@ -77,7 +77,7 @@ impl Driver {
     }
 
     /// Random bytes, so that no two contents are alike.
-    fn data(&mut self, longest: usize) -> Vec<u8> {
+    pub fn data(&mut self, longest: usize) -> Vec<u8> {
         let length = self.random.random_range(1..=longest);
         let mut bytes = vec![0; length];
         self.random.fill_bytes(&mut bytes);
@@ -118,7 +118,7 @@ impl Driver {
         }
     }
 
-    fn may_fail(&self, error: &Error) -> bool {
+    pub fn may_fail(&self, error: &Error) -> bool {
         self.stormy && matches!(error, Error::Store(_) | Error::Timeout | Error::Stale)
     }
 
@@ -361,6 +361,7 @@ impl Driver {
                 self.weather(true);
                 Ok(())
             }
+            92..95 => self.race().await,
             _ => self.wait().await,
         }?;
         self.machine.reach("step");

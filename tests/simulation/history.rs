@@ -15,6 +15,7 @@ use crate::machine::{Crash, Machine, Plan, Remains, directory};
 use crate::mount::{Settings, TTL, mount, sync};
 use crate::past::{Past, differences};
 use crate::platters::{Platters, data_files};
+use crate::shared::DIRECTORY;
 use crate::trace::Trace;
 use crate::watched::{DONE, TORN_FILES_STAY};
 
@@ -191,6 +192,7 @@ impl Life {
         tokio::time::sleep(Duration::from_secs(10)).await;
         sync(&driver.mount.cache, &driver.mount.journal).map_err(|error| error.to_string())?;
         self.check_bucket(machine).await?;
+        driver.check_survivors()?;
         self.check_leftovers(driver)?;
         for (key, (bytes, info)) in machine.bucket.keys().into_iter().filter_map(|key| Some((key.clone(), machine.bucket.object(&key)?))) {
             self.trace.add(machine.elapsed(), format!("{key} {} {} {:?}", bytes.len(), info.etag.as_str(), info.headers.metadata));
@@ -209,7 +211,13 @@ impl Life {
 
     async fn check_bucket(&self, machine: &Machine) -> Checked {
         let past = machine.past.borrow();
-        let held: Vec<String> = machine.bucket.keys().iter().map(|key| key.as_str().to_owned()).filter(|key| !key.ends_with('/')).collect();
+        let held: Vec<String> = machine
+            .bucket
+            .keys()
+            .iter()
+            .map(|key| key.as_str().to_owned())
+            .filter(|key| !key.ends_with('/') && !key.starts_with(DIRECTORY))
+            .collect();
         let wanted: Vec<String> = past.now.files().map(|(path, _)| path.clone()).collect();
         // A mount that forgot a removal leaves what it was to remove.
         let left = |key: &String| past.is_left_over(key, machine.bucket.object(&key.as_str().into()).map(|(bytes, _)| bytes).as_deref());

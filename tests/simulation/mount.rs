@@ -59,7 +59,7 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
     let policy = if settings.r2 { RetryPolicy::r2() } else { RetryPolicy::default() };
     let store: Store = Arc::new(RetryStore::new(faulty, policy.with_max_elapsed(TIMEOUT)));
     let journal = Arc::new(Journal::open(machine.folder.path(), "simulated")?);
-    let trusted = journal.begin_session_under(Some(&machine.boot.to_string()))?;
+    let trusted = journal.begin_session()?;
     let limits = Limits { size_bytes: settings.cache_bytes, free_floor_bytes: 0 };
     let cache = Cache::open(machine.folder.path(), Arc::clone(&journal), limits, trusted)?;
     let reader = Reader::new(Arc::clone(&store), ReaderConfig { timeout: TIMEOUT, parallel: 4 });

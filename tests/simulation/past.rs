@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::model::{Change, Model, NodeId, hash};
+use crate::shared::Survivor;
 
 /// A tree as the mount shows it: content (None: a directory) and mode by path.
 pub type Seen = BTreeMap<String, (Option<Vec<u8>>, u32)>;
@@ -25,6 +26,8 @@ pub struct Past {
     torn: BTreeSet<String>,
     /// Uploads that got parts: the mount knew of them.
     pub used_uploads: BTreeSet<String>,
+    /// What races with another host must not have destroyed.
+    pub survivors: Vec<Survivor>,
     /// Which files ever had this content, and this name.
     contents: HashMap<u64, BTreeSet<NodeId>>,
     names: HashMap<String, BTreeSet<NodeId>>,
@@ -58,6 +61,7 @@ impl Past {
     pub fn synced(&mut self) {
         if !self.cut {
             self.unsynced.clear();
+            self.survivors.iter_mut().for_each(|survivor| survivor.synced = true);
         }
     }
 
@@ -81,6 +85,7 @@ impl Past {
 
     pub fn lose_power(&mut self) {
         self.cut = true;
+        self.survivors.retain(|survivor| survivor.synced);
         let mut trees = self.unsynced.clone();
         trees.push(self.now.clone());
         trees.extend(self.maybe.clone());
