@@ -188,8 +188,8 @@ fn load(shared: &Arc<Shared>, Kept { row, found, rewrite }: Kept) -> Result<()> 
         state.present = row.present.iter().cloned().collect();
         state.present.cut(row.size);
     }
-    // The daemon before may have been killed before it synced the name.
-    state.new_name = row.dirty && found.is_some();
+    // The daemon before may not have synced the name; of a clean file it never does.
+    state.new_name = found.is_some();
     if row.dirty {
         // What was changed before is not known any more: whatever is here may be.
         if row.complete {

@@ -45,7 +45,7 @@ pub struct Driver {
     trace: Trace,
     handles: Vec<Handle>,
     /// The bucket fails now and then.
-    stormy: bool,
+    pub stormy: bool,
 }
 
 pub type Checked<T = ()> = std::result::Result<T, String>;
