@@ -15,6 +15,7 @@
 //! store      the one seam to the bucket: the trait, S3, memory, decorators
 //! media      Content-Type by name and first bytes
 //! clock      the time of day
+//! simulation the seam of the simulated world that tests run in
 //! types      the words that all share
 //!
 //! emulator   S3 over HTTP for the demo and the tests; stands beside the layers
@@ -36,6 +37,7 @@ pub mod journal;
 pub mod media;
 pub mod namespace;
 pub mod reader;
+pub mod simulation;
 pub mod store;
 pub mod types;
 pub mod writer;

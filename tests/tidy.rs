@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["store"],
     &["clock", "media"],
+    &["simulation"],
     &["types"],
 ];
 

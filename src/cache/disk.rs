@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::simulation::{self, Event};
 use crate::types::{FileId, Span};
 
 /// The directory of data files.
@@ -31,13 +32,20 @@ impl Disk {
     /// Makes the directories (0700) where they are missing.
     pub fn open(cache_directory: &Path) -> io::Result<Disk> {
         let root = cache_directory.join("data");
+        let mut made = false;
         for shard in 0..=255u8 {
             let path = root.join(format!("{shard:02x}"));
             if !path.is_dir() {
                 DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+                made = true;
             }
         }
         let handle = File::open(&root)?;
+        if made {
+            // A file that is synced in a directory whose own name is not would go with it.
+            handle.sync_all()?;
+            File::open(cache_directory)?.sync_all()?;
+        }
         Ok(Disk { root, handle })
     }
 
@@ -58,14 +66,21 @@ impl Disk {
     pub fn remove(&self, id: FileId) -> io::Result<()> {
         match std::fs::remove_file(self.path(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            _ => {
+                simulation::saw(|| Event::Removed);
+                Ok(())
+            }
         }
     }
 
     /// Makes the names of new files last.
     pub fn sync_names(&self, ids: impl Iterator<Item = FileId>) -> io::Result<()> {
         let shards: std::collections::BTreeSet<PathBuf> = ids.map(|id| self.shard(id)).collect();
-        shards.iter().try_for_each(|shard| File::open(shard)?.sync_all())
+        for shard in shards {
+            File::open(&shard)?.sync_all()?;
+            simulation::saw(|| Event::NamesSynced(shard));
+        }
+        Ok(())
     }
 
     /// Every data file there is. Names that aren't ours are left alone.

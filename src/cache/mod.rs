@@ -79,6 +79,7 @@ pub struct Cache {
     shared: Arc<Shared>,
     behind: Vec<FileId>,
     unclaimed: Vec<FileId>,
+    lost: Vec<FileId>,
 }
 
 impl Cache {
@@ -174,6 +175,11 @@ impl Cache {
     /// without a desired state. `base` tells the key that they were opened under.
     pub fn changed_behind(&self) -> Vec<Arc<LocalFile>> {
         self.behind.iter().filter_map(|&id| self.get(id)).collect()
+    }
+
+    /// Files with unsent changes that went down with the machine before they were synced. Their rows are still there.
+    pub fn lost(&self) -> &[FileId] {
+        &self.lost
     }
 
     /// Files that were dirty at the start though no desired state names them: left by a crash between the two. They are

@@ -44,6 +44,7 @@ fn fate(row: &FileRow, found: Option<&OnDisk>, wanted: bool, trusted: bool) -> F
     let dirty = row.dirty || wanted;
     match found {
         // The row of a complete file doesn't follow its length, and it has a data file from the start.
+        None if !trusted && !wanted => Fate::Drop,
         None if dirty && (row.complete || !row.present.is_empty()) => Fate::Lost,
         None if dirty => Fate::Keep { size: row.size, dirty, behind: false },
         None => Fate::Drop,
@@ -72,7 +73,8 @@ struct Found {
     /// Dirty files that no desired state wants.
     unclaimed: Vec<FileId>,
     dropped: Vec<FileId>,
-    lost: usize,
+    /// Unsent data was here, and isn't.
+    lost: Vec<FileId>,
 }
 
 pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bool) -> Result<Arc<Cache>> {
@@ -93,8 +95,10 @@ pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bo
     }
     let over = shared.budget.counts().bytes.saturating_sub(limits.size_bytes);
     shared.evict(over);
-    report(&found.behind, &found.unclaimed, found.lost);
-    Ok(Arc::new(Cache { shared, behind: found.behind, unclaimed: found.unclaimed }))
+    report(&found.behind, &found.unclaimed, found.lost.len());
+    // That a file vanished under a machine that went on is not for us to get over.
+    let lost = if trusted { Vec::new() } else { found.lost };
+    Ok(Arc::new(Cache { shared, behind: found.behind, unclaimed: found.unclaimed, lost }))
 }
 
 fn staged(content: &Content) -> Option<FileId> {
@@ -145,7 +149,7 @@ fn sort(rows: Vec<FileRow>, on_disk: &mut HashMap<FileId, OnDisk>, wanted: &Hash
             Fate::Drop => sorted.dropped.push(row.id),
             Fate::Lost => {
                 tracing::error!(file = %row.id, key = ?row.base.map(|base| base.key), "a file with unsent changes is missing");
-                sorted.lost += 1;
+                sorted.lost.push(row.id);
             }
         }
     }
@@ -267,6 +271,8 @@ mod tests {
             ("dirty, wanted by nobody", row(true, true, false), Some(FOUND), false, true, keep(10, true, false)),
             ("dirty in parts", row(true, false, true), Some(longer), true, true, keep(10, true, false)),
             ("dirty, gone", row(true, true, false), None, true, true, Fate::Lost),
+            ("dirty, went down with the machine", row(true, true, false), None, true, false, Fate::Lost),
+            ("dirty, wanted by nobody, went down with the machine", row(true, true, false), None, false, false, Fate::Drop),
             ("dirty in parts, gone", row(true, false, true), None, true, true, Fate::Lost),
             ("dirty, nothing of it here", none, None, true, true, keep(10, true, false)),
             ("wanted, row says clean", row(false, true, true), Some(FOUND), true, true, keep(10, true, false)),

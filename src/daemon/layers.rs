@@ -76,6 +76,7 @@ pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
     let cache = Cache::open(&settings.cache_dir, Arc::clone(&journal), limits, trusted).map_err(DaemonError::Start)?;
     let writer = Writer::open(Arc::clone(&bucket.steady), Arc::clone(&journal), Arc::clone(&cache), writer_config(settings));
     let writer = writer.map_err(DaemonError::Start)?;
+    journal.believe().map_err(DaemonError::Start)?;
     let reader = Reader::new(Arc::clone(&bucket.steady), ReaderConfig { timeout: settings.timeout, parallel: FETCHES_AT_ONCE });
     let parts = (Arc::clone(&journal), Arc::clone(&cache), Arc::clone(&writer));
     let fs = Fs::new(bucket.steady, parts.0, parts.1, reader, parts.2, fs_config(settings)).map_err(DaemonError::Start)?;

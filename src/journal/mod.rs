@@ -43,6 +43,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::simulation::{self, Event};
 use crate::store::{Condition, UploadId};
 use crate::types::{ETag, FileId, Key, ObjectHeaders, Span, Version};
 
@@ -272,6 +273,7 @@ impl Journal {
         }
         let reached = self.main.lock().total.commits;
         self.fsync_log()?;
+        simulation::saw(|| Event::JournalSynced);
         let (pages, moved) = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)")?;
         self.synced.fetch_max(covered, Ordering::AcqRel);
         let mut main = self.main.lock();
@@ -283,6 +285,7 @@ impl Journal {
             }
             // The next commit starts a new log, which SQLite fsyncs first: this one, not a handler's.
             self.transaction(&mut main, |connection, total| changes::set_meta(connection, total, "log", "started"))?;
+            simulation::saw(|| Event::JournalSynced);
             self.synced.fetch_max(self.commits.load(Ordering::Acquire), Ordering::AcqRel);
             // It alone may still be lost to a power cut; all before it are in the database.
             reached = main.total.commits.checked_sub(1);
@@ -324,6 +327,7 @@ impl Journal {
         });
         self.commits.fetch_add(1, Ordering::AcqRel);
         result.map_err(|error| self.explain(error))?;
+        simulation::saw(|| Event::Committed);
         main.total = total;
         if let Some(tail) = &mut main.tail {
             tail.acknowledge(total.commits);

@@ -10,6 +10,10 @@ use super::Journal;
 /// Linux's name for this boot, new at each start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+const RUNNING: &str = "running";
+/// The machine went down, and nobody has finished looking at what that left.
+const DOUBTED: &str = "doubted";
+
 pub(super) fn boot_id() -> Option<String> {
     std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())
 }
@@ -21,17 +25,26 @@ impl Journal {
         self.begin_session_under(boot_id().as_deref())
     }
 
-    pub(super) fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
+    /// The same under a boot of this name; for tests.
+    #[doc(hidden)]
+    pub fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
         let ended = self.meta("session")?;
         let trusted = match ended.as_deref() {
             None | Some("ended") => true,
+            Some(DOUBTED) => false,
             Some(_) => boot.is_some() && self.meta("boot")?.as_deref() == boot,
         };
         self.set_meta("boot", boot.unwrap_or("unknown"))?;
-        self.set_meta("session", "running")?;
+        self.set_meta("session", if trusted { RUNNING } else { DOUBTED })?;
         // A power cut must not bring "ended" back.
         self.sync()?;
         Ok(trusted)
+    }
+
+    /// What a crash of the machine left has been sorted out: from now on a killed daemon is no more than that. Call it
+    /// after `Cache::open` and `Writer::open`; who dies in them starts them again with the same doubt.
+    pub fn believe(&self) -> Result<()> {
+        if self.meta("session")?.as_deref() == Some(DOUBTED) { self.set_meta("session", RUNNING) } else { Ok(()) }
     }
 
     /// Ends the session in good order. Call it after the last `Cache::sync`, when nothing is written any more. fsyncs.
@@ -58,6 +71,9 @@ mod tests {
         assert!(journal.begin_session_under(Some("one")).unwrap(), "a new directory");
         assert!(journal.begin_session_under(Some("one")).unwrap(), "the daemon was killed");
         assert!(!journal.begin_session_under(Some("two")).unwrap(), "the machine went down");
+        assert!(!journal.begin_session_under(Some("two")).unwrap(), "and the daemon was killed while it looked at that");
+        journal.believe().unwrap();
+        assert!(journal.begin_session_under(Some("two")).unwrap(), "it was killed later");
         journal.end_session().unwrap();
         assert!(journal.begin_session_under(Some("three")).unwrap(), "an orderly end before a restart of the machine");
         assert!(!journal.begin_session_under(None).unwrap(), "nothing is known of the boot");

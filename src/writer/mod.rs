@@ -194,7 +194,8 @@ impl Writer {
         for (key, etag) in journal.attempts()? {
             queue.remember_own(&key, etag);
         }
-        load(&mut queue, journal.desired()?, &cache);
+        let desired = still_to_be_had(&journal, &cache)?;
+        load(&mut queue, desired, &cache);
         let shared = Shared {
             store,
             journal,
@@ -272,6 +273,20 @@ impl Writer {
     pub fn backlog(&self) -> Backlog {
         self.shared.backlog()
     }
+}
+
+/// The journal's rows, without those whose bytes went down with the machine: written in its last seconds, they are what a
+/// power cut costs on a local disk too. What the bucket has under their keys shows again.
+fn still_to_be_had(journal: &Journal, cache: &Cache) -> Result<Vec<(Key, Desired)>> {
+    let (lost, kept): (Vec<_>, Vec<_>) =
+        journal.desired()?.into_iter().partition(|(_, desired)| matches!(desired.content, Content::Staged(id) if cache.lost().contains(&id)));
+    let mut changes: Vec<Change> = cache.lost().iter().map(|&id| Change::RemoveFile(id)).collect();
+    for (key, _) in lost {
+        tracing::error!(%key, "the machine went down before its last change was on the disk: the change is lost");
+        changes.push(Change::ClearDesired(key));
+    }
+    journal.apply(&changes)?;
+    Ok(kept)
 }
 
 /// The journal's rows become entries. They have settled, and what they want may have been done already.

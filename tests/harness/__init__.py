@@ -7,6 +7,7 @@ hung (ENOTCONN) instead of a run that never ends.
 
 from .mount import Mount, binary, mounts_below
 from .store import Emulator, Minio, open_store
+from .toxiproxy import Toxiproxy
 from .waiting import free_port, wait_until
 
-__all__ = ["Emulator", "Minio", "Mount", "binary", "free_port", "mounts_below", "open_store", "wait_until"]
+__all__ = ["Emulator", "Minio", "Mount", "Toxiproxy", "binary", "free_port", "mounts_below", "open_store", "wait_until"]

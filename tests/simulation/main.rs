@@ -1,0 +1,100 @@
+//! Deterministic simulation: one seed is one world, with its clock, its disk, its bucket, its faults and its crashes.
+//!
+//! `MEDIAFS_SIM_SEEDS` says how many worlds `worlds` plays, `MEDIAFS_SIM_FROM` the first; a failure prints the line that
+//! plays it again. `MEDIAFS_SIM_TRACE` shows all that happened in it.
+
+mod driver;
+mod history;
+mod machine;
+mod model;
+mod mount;
+mod past;
+mod platters;
+mod shared;
+mod trace;
+mod watched;
+mod weather;
+#[path = "../filesystem/world.rs"]
+#[allow(dead_code, reason = "the other suite uses the rest of it")]
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use history::{Failure, Script, play};
+
+/// Few enough for every run of the tests.
+const SEEDS: u64 = 200;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Fewer steps may show the same: the shortest life in which it still fails.
+fn shrink(seed: u64, failure: Failure) -> (Script, Failure) {
+    let mut best = (Script { seed, steps: None }, failure);
+    for steps in [1, 2, 3, 5, 8, 12, 18, 25, 35, 45] {
+        let script = Script { seed, steps: Some(steps) };
+        if let Err(failure) = play(script) {
+            best = (script, failure);
+            break;
+        }
+    }
+    best
+}
+
+fn report(script: Script, failure: &Failure) -> String {
+    let steps = script.steps.map_or(String::new(), |steps| format!("MEDIAFS_SIM_STEPS={steps} "));
+    if std::env::var_os("MEDIAFS_SIM_TRACE").is_some() {
+        failure.trace.iter().for_each(|line| println!("{line}"));
+    }
+    format!(
+        "{}\nMEDIAFS_SIM_SEED={} {steps}MEDIAFS_SIM_TRACE=1 cargo test --test simulation one_seed -- --nocapture",
+        failure.message, script.seed
+    )
+}
+
+#[test]
+fn worlds() {
+    let (from, count) = (number("MEDIAFS_SIM_FROM").unwrap_or(0), number("MEDIAFS_SIM_SEEDS").unwrap_or(SEEDS));
+    let next = AtomicU64::new(from);
+    let failed = std::thread::scope(|scope| {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let play_some = || {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= from + count {
+                    return None;
+                }
+                if let Err(failure) = play(Script { seed, steps: None }) {
+                    next.fetch_max(u64::MAX / 2, Ordering::Relaxed);
+                    return Some((seed, failure));
+                }
+            }
+        };
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(play_some)).collect();
+        workers.into_iter().filter_map(|worker| worker.join().unwrap()).next()
+    });
+    if let Some((seed, failure)) = failed {
+        let (script, failure) = shrink(seed, failure);
+        panic!("{}", report(script, &failure));
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_world() {
+    for seed in 0..6 {
+        let script = Script { seed, steps: None };
+        let digests = [play(script), play(script)].map(|played| played.map_err(|failure| failure.message));
+        assert_eq!(digests[0], digests[1], "seed {seed}");
+    }
+}
+
+/// Plays `MEDIAFS_SIM_SEED` alone.
+#[test]
+fn one_seed() {
+    let Some(seed) = number("MEDIAFS_SIM_SEED") else { return };
+    let script = Script { seed, steps: number("MEDIAFS_SIM_STEPS").map(|steps| steps as usize) };
+    if let Err(failure) = play(script) {
+        panic!("{}", report(script, &failure));
+    }
+}
