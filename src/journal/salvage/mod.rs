@@ -51,6 +51,12 @@ impl Salvage {
     pub fn bucket(&self) -> Option<&str> {
         self.meta.get("bucket").map(String::as_str)
     }
+
+    /// The machine did not go down since the last session began: data files are as they were left.
+    pub fn is_trusted(&self) -> bool {
+        let meta = |name: &str| self.meta.get(name).map(String::as_str);
+        session::is_trusted(meta("session"), meta("boot"), session::boot_id().as_deref())
+    }
 }
 
 /// Reads what there is in `directory`. Errors: the files can't be read, or another version wrote them.
