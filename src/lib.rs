@@ -3,6 +3,7 @@
 //! ```text
 //! cli        the command line: one file a subcommand
 //! config     options from flags, -o, environment and file, checked
+//! recover    a cache directory without its daemon: what waits in it, saved or sent
 //! daemon     one mount from its beginning to its end
 //! fuse       the edge to the kernel: mounting, requests, errno
 //! fs         POSIX semantics over what lies below; runs without FUSE
@@ -37,6 +38,7 @@ pub mod journal;
 pub mod media;
 pub mod namespace;
 pub mod reader;
+pub mod recover;
 pub mod simulation;
 pub mod store;
 pub mod types;

@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["config"],
+    &["recover"],
     &["daemon"],
     &["fuse"],
     &["fs"],

@@ -39,7 +39,7 @@ const FETCHES_AT_ONCE: usize = 16;
 /// Between two questions whether the bucket answers again.
 const REACH_AGAIN: Duration = Duration::from_secs(5);
 /// The file in the cache directory that says which bucket has answered from here.
-const REACHED: &str = "reached";
+pub const REACHED: &str = "reached";
 
 pub struct Layers {
     /// Held as long as the daemon lives.
@@ -53,11 +53,11 @@ pub struct Layers {
 }
 
 /// The bucket as one mount sees it.
-struct Bucket {
+pub struct Bucket {
     /// Every request is one attempt.
-    plain: Store,
+    pub plain: Store,
     /// Limited and repeated.
-    steady: Store,
+    pub steady: Store,
 }
 
 pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
@@ -88,11 +88,24 @@ pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
     Ok(Layers { lock, journal, cache, writer, fs, counts, reach })
 }
 
-async fn reach_bucket(settings: &Settings, counts: &RequestCounts, reach: &Reach) -> Result<Bucket, DaemonError> {
+/// The bucket, if it answers: for who can do nothing without it.
+pub async fn answering_bucket(settings: &Settings) -> Result<Bucket, DaemonError> {
+    let (bucket, answer) = ask_bucket(settings, &RequestCounts::new()).await?;
+    answer.map(|()| bucket).map_err(DaemonError::Bucket)
+}
+
+/// Makes the connection and asks whether the bucket can be used.
+async fn ask_bucket(settings: &Settings, counts: &RequestCounts) -> Result<(Bucket, store::Result<()>), DaemonError> {
     let begun = Instant::now();
     let bucket = timeout(REACH_TIME, connect(settings, counts)).await.unwrap_or_else(|_| Err(DaemonError::Bucket(no_answer(settings))))?;
     let left = REACH_TIME.saturating_sub(begun.elapsed());
-    match timeout(left, check_bucket(&bucket.plain)).await.unwrap_or_else(|_| Err(no_answer(settings))) {
+    let answer = timeout(left, check_bucket(&bucket.plain)).await.unwrap_or_else(|_| Err(no_answer(settings)));
+    Ok((bucket, answer))
+}
+
+async fn reach_bucket(settings: &Settings, counts: &RequestCounts, reach: &Reach) -> Result<Bucket, DaemonError> {
+    let (bucket, answer) = ask_bucket(settings, counts).await?;
+    match answer {
         Ok(()) => Ok(bucket),
         Err(error) if error.kind.is_transient() && was_reached(settings) => {
             warn!(error = advice(&error), "the bucket doesn't answer: mounting with what is in the cache, and trying on");
@@ -150,7 +163,7 @@ async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, 
     Ok(Bucket { plain: prefixed(traced), steady: prefixed(retried) })
 }
 
-fn writer_config(settings: &Settings) -> WriterConfig {
+pub fn writer_config(settings: &Settings) -> WriterConfig {
     WriterConfig {
         on_conflict: settings.on_conflict,
         through: settings.write_mode == WriteMode::Through,
