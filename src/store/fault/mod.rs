@@ -45,6 +45,11 @@ impl FaultStore {
                 tokio::time::sleep(delay).await;
                 request.await
             }
+            Some(Fault::LateReply(delay)) => {
+                let answer = request.await;
+                tokio::time::sleep(delay).await;
+                answer
+            }
             Some(Fault::Error(kind)) => Err(injected(kind)),
             Some(Fault::Throttled(retry_after)) => Err(StoreError { retry_after: Some(retry_after), ..injected(ErrorKind::Throttled) }),
             Some(Fault::Hang) => future::pending().await,

@@ -18,6 +18,8 @@ pub enum Fault {
     Throttled(Duration),
     /// Works, but later.
     Latency(Duration),
+    /// Works at once, but the answer comes later: by then it may be old.
+    LateReply(Duration),
     /// Never answers; nothing was done.
     Hang,
     /// The work is done, the answer never comes.
