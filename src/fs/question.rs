@@ -151,7 +151,10 @@ impl Fs {
             Found::Nothing => None,
         };
         let mut names = self.names.lock();
-        if names.is_touched(watch, parent, name) || names.key(parent).is_none() || self.is_overtaken(key, seen.as_ref().map(|(seen, _)| seen)) {
+        if names.is_touched(watch, parent, name)
+            || names.key(parent).is_none()
+            || self.is_overtaken(key, seen.as_ref().map(|(seen, _)| seen))
+        {
             return;
         }
         if let Some(node) = names.directory_mut(parent) {

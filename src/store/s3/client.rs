@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 
 use super::config::{S3Config, StaticCredentials};
 use super::errors::Context;
+use super::patience::Patience;
 use super::{S3Store, tls};
 use crate::store::{ErrorKind, Result, StoreError};
 
@@ -59,6 +60,7 @@ pub async fn connect(config: S3Config) -> Result<S3Store> {
         connect_timeout: config.connect_timeout,
         attempt_timeout: config.attempt_timeout,
         copy_timeout: config.copy_timeout,
+        patience: Patience::new(config.attempt_timeout),
         counts: config.counts,
     })
 }
@@ -80,7 +82,7 @@ async fn load(config: &S3Config, http: SharedHttpClient, endpoint: Option<String
         .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build())
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts)
-        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(config.attempt_timeout).build())
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Some(url) = endpoint {

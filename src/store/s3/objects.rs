@@ -68,15 +68,15 @@ impl S3Store {
         let _connection = self.connection(operation, key).await?;
         let size = body.bytes.len() as u64;
         let request = self.client.put_object().bucket(self.bucket()).key(key.as_str()).content_md5(BASE64.encode(body.md5));
-        let request = with_headers!(request, headers).body(ByteStream::from(body.bytes));
+        let request = with_headers!(request, headers);
         let request = match condition {
             Condition::Any => request,
             Condition::IfAbsent => request.if_none_match("*"),
             Condition::IfMatch(etag) => request.if_match(etag.quoted()),
         };
         let on_version = matches!(condition, Condition::IfMatch(_));
-        let sent = request.customize().config_override(self.for_upload(size)).disable_payload_signing().send().await;
-        let output = sent.map_err(|error| self.context.error(operation, key, on_version, error))?;
+        let send = |bytes| request.body(bytes).customize().config_override(self.for_upload()).disable_payload_signing().send();
+        let output = self.upload(operation, key, on_version, body.bytes, send).await?;
         let etag = output.e_tag().map(ETag::new).ok_or_else(|| no(operation, key, "ETag").with_unknown_outcome())?;
         check_etag(operation, key, &etag, &body.md5, has_opaque_etag!(output))?;
         Ok(Receipt::new(etag, size))
@@ -92,7 +92,7 @@ impl S3Store {
             None => request,
             Some(headers) => with_headers!(request.metadata_directive(MetadataDirective::Replace), headers),
         };
-        let sent = request.customize().config_override(self.for_copy()).send().await;
+        let sent = request.customize().config_override(self.for_copy(from.size)).send().await;
         let output = sent.map_err(|error| self.context.error(operation, to, true, error))?;
         let etag = output.copy_object_result().and_then(|result| result.e_tag()).map(ETag::new);
         let etag = etag.ok_or_else(|| no(operation, to, "ETag").with_unknown_outcome())?;
