@@ -26,6 +26,8 @@ pub enum Fault {
     ReplyLost,
     /// The request never arrives, and the answer that never comes leaves that open.
     RequestLost,
+    /// A byte of a GET's body, counted from its begin, is turned over.
+    BodyFlip(u64),
     /// A GET's body breaks with an error after so many bytes.
     BodyCut(u64),
     /// A GET's body ends after so many bytes as if that were all.

@@ -23,6 +23,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient};
 use tokio::sync::Semaphore;
 
+use super::clock::Skew;
 use super::config::{S3Config, StaticCredentials};
 use super::errors::Context;
 use super::patience::Patience;
@@ -54,7 +55,7 @@ pub async fn connect(config: S3Config) -> Result<S3Store> {
     let shown = endpoint.clone().unwrap_or_else(|| format!("AWS in {region}"));
     Ok(S3Store {
         client: Client::from_conf(s3),
-        context: Context { bucket: config.bucket, endpoint: shown, region },
+        context: Context { bucket: config.bucket, endpoint: shown, region, skew: Skew::default() },
         r2: config.r2,
         connections: Arc::new(Semaphore::new(config.max_connections.max(1))),
         connect_timeout: config.connect_timeout,

@@ -9,6 +9,7 @@
 //! pass over each upload, and TLS protects the way.
 
 mod client;
+mod clock;
 mod config;
 mod errors;
 mod headers;

@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::headers::{has_opaque_etag, headers_of, last_modified, with_headers};
 use super::{S3Store, names};
+use crate::clock;
 use crate::store::{Body, Condition, ErrorKind, ObjectBody, Operation, Receipt, Result, StoreError, plain_md5};
 use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
@@ -59,8 +60,9 @@ impl S3Store {
             last_modified: last_modified(output.last_modified()),
             headers: headers_of!(output),
         };
+        let md5 = plain_md5(&info.etag).filter(|_| !has_opaque_etag!(output));
         let stream = body_stream(output.body, key.clone(), sent.end - sent.start, connection);
-        Ok(ObjectBody { info, span: sent, stream })
+        Ok(ObjectBody { info, span: sent, md5, stream })
     }
 
     pub(super) async fn put_object(&self, key: &Key, body: Body, headers: &ObjectHeaders, condition: &Condition) -> Result<Receipt> {
@@ -164,7 +166,8 @@ impl S3Store {
     pub(super) async fn presign(&self, key: &Key, expires: Duration) -> Result<String> {
         let operation = Operation::GetObject;
         let wrong = |error| StoreError::new(ErrorKind::Other, operation.name(), key, format!("{error}"));
-        let config = PresigningConfig::expires_in(expires.clamp(PRESIGN.0, PRESIGN.1)).map_err(wrong)?;
+        let (begin, life) = (self.context.skew.now(clock::now()), expires.clamp(PRESIGN.0, PRESIGN.1));
+        let config = PresigningConfig::builder().start_time(begin).expires_in(life).build().map_err(wrong)?;
         let request = self.client.get_object().bucket(self.bucket()).key(key.as_str());
         let signed = request.presigned(config).await.map_err(|error| self.context.error(operation, key, false, error))?;
         Ok(signed.uri().to_owned())

@@ -4,7 +4,7 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, EncodingType};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::headers::{has_opaque_etag, with_headers};
+use super::headers::{has_opaque_etag, last_modified, with_headers};
 use super::objects::{check_etag, no};
 use super::{S3Store, names};
 use crate::store::{Body, Condition, ErrorKind, Operation, Part, PendingUpload, Receipt, Result, StoreError, UploadId, multipart_count};
@@ -121,7 +121,8 @@ impl S3Store {
             let decode = |text: &str| if encoded { names::form_decode(text) } else { Some(text.to_owned()) };
             for upload in output.uploads() {
                 if let (Some(key), Some(id)) = (upload.key().and_then(decode), upload.upload_id()) {
-                    all.push(PendingUpload { key: Key::new(key), id: UploadId(id.to_owned()) });
+                    let initiated = last_modified(upload.initiated());
+                    all.push(PendingUpload { key: Key::new(key), id: UploadId(id.to_owned()), initiated });
                 }
             }
             let next = output.next_key_marker().and_then(decode).zip(output.next_upload_id_marker().map(str::to_owned));
