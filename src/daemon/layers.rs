@@ -36,6 +36,9 @@ const REACH_TIME: Duration = Duration::from_secs(4);
 const READS_AT_ONCE: usize = 32;
 const CHANGES_AT_ONCE: usize = 32;
 const FETCHES_AT_ONCE: usize = 16;
+/// Shortest and longest time of one attempt: a third of what an operation may take, so that one that hangs is followed by
+/// another.
+const ATTEMPT_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
 /// Between two questions whether the bucket answers again.
 const REACH_AGAIN: Duration = Duration::from_secs(5);
 /// The file in the cache directory that says which bucket has answered from here.
@@ -152,6 +155,7 @@ async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, 
         ca_file: settings.ca_file.clone(),
         credentials: settings.credentials.clone(),
         counts: counts.clone(),
+        attempt_timeout: (settings.timeout / 3).clamp(ATTEMPT_TIME.0, ATTEMPT_TIME.1),
         ..S3Config::new(settings.bucket.as_str())
     };
     let s3: Store = Arc::new(s3::connect(config).await.map_err(DaemonError::Bucket)?);
