@@ -13,6 +13,7 @@
 //! journal    what must survive a crash, in SQLite
 //! error      what can go wrong above the store
 //! store      the one seam to the bucket: the trait, S3, memory, decorators
+//! metrics    the text format of Prometheus
 //! media      Content-Type by name and first bytes
 //! clock      the time of day
 //! types      the words that all share
@@ -34,6 +35,7 @@ pub mod fs;
 pub mod fuse;
 pub mod journal;
 pub mod media;
+pub mod metrics;
 pub mod namespace;
 pub mod reader;
 pub mod store;

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["journal"],
     &["error"],
     &["store"],
-    &["clock", "media"],
+    &["clock", "media", "metrics"],
     &["types"],
 ];
 
