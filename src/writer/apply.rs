@@ -141,9 +141,12 @@ impl Shared {
         let mut entry = Entry::new(desired.clone(), step.file.clone(), generation, now);
         entry.new_once_deleted = step.new_once_deleted;
         let mut old = queue.remove(&step.key, now);
-        // Whoever goes on writing into a file that could not be sent shall hear of it all the same.
+        // Whoever goes on writing into a file that could not be sent shall hear of it all the same; but who replaces it
+        // whole has settled a conflict.
         let same_file = old.as_mut().filter(|old| old.desired.content == desired.content);
-        let untold = same_file.and_then(|old| old.failed.take().filter(|failed| !failed.told).map_or(kept, |failed| Some(failed.error)));
+        let untold = same_file
+            .and_then(|old| old.failed.take().filter(|failed| !failed.told).map_or(kept, |failed| Some(failed.error)))
+            .filter(|error| !(matches!(error, Error::Stale | Error::Exists) && desired.condition == Condition::Any));
         if let Some(old) = old {
             entry.first_dirty = old.first_dirty;
             entry.unsure = old.unsure;
