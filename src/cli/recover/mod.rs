@@ -94,7 +94,9 @@ fn failed(error: crate::error::Error) -> Failure {
 fn configure(directory: &Path, inventory: &Inventory, arguments: &ArgMatches) -> Result<Config, Failure> {
     let named = inventory.bucket.as_deref().and_then(place_of);
     let url = arguments.get_one::<String>("url").cloned().or_else(|| named.as_ref().map(|(url, _)| url.clone()));
-    let url = url.ok_or_else(|| Failure::Usage("the journal doesn't say any more which bucket it belongs to: name it, s3://BUCKET/PREFIX".to_owned()))?;
+    let url = url.ok_or_else(|| {
+        Failure::Usage("the journal doesn't say any more which bucket it belongs to: name it, s3://BUCKET/PREFIX".to_owned())
+    })?;
     let said = |name: &'static str| Some((name, arguments.get_one::<String>(name)?.clone()));
     let cache_dir = directory.to_str().map(|directory| ("cache-dir", directory.to_owned()));
     let cache_dir = cache_dir.ok_or_else(|| Failure::Usage("the path of the cache directory is not UTF-8: move it".to_owned()))?;
@@ -183,7 +185,9 @@ impl Told {
 
 fn run_repair(directory: &Path, inventory: &Inventory, salvage: crate::journal::Salvage) -> Result<(), Failure> {
     let Some(bucket) = inventory.bucket.clone() else {
-        return Err(Failure::Failed("the journal doesn't say any more which bucket it belongs to: use `upload s3://BUCKET/PREFIX`".to_owned()));
+        return Err(Failure::Failed(
+            "the journal doesn't say any more which bucket it belongs to: use `upload s3://BUCKET/PREFIX`".to_owned(),
+        ));
     };
     match crate::journal::Journal::open(directory, &bucket) {
         Ok(_) => {
