@@ -4,6 +4,7 @@
 //! - `tables`, `seal`: rows with checksums, and their sum. `rows`, `changes`: from and to Rust.
 //! - `verify`, `tail`: is it whole, and does it reach as far as it did? Asked at each start.
 //! - `freed`: parts of files that only an unfinished upload holds. `reserve`: room on the disk that nobody else gets.
+//! - `salvage`: reads a journal without touching it, and what is left of a damaged one.
 //! - `learned`: headers of object versions, in a file of its own that may be lost.
 //! - `session`: did the last session, or the machine, end in good order?
 //! - `lock`: one daemon to one cache directory.
@@ -26,6 +27,7 @@ mod lock;
 mod make;
 mod reserve;
 mod rows;
+mod salvage;
 mod seal;
 mod session;
 mod tables;
@@ -55,6 +57,7 @@ use database::explain;
 use learned::Learned;
 pub use lock::DirectoryLock;
 use reserve::Reserve;
+pub use salvage::{Salvage, replace, salvage};
 use seal::Total;
 use tables::{META, SYMLINK};
 use tail::{Found, Record, Tail};
@@ -192,7 +195,7 @@ impl Journal {
         let path = directory.join(JOURNAL_FILE);
         let was_made = make::ensure(directory)?;
         verify::header(&path)?;
-        let mut connection = database::connect(&path).map_err(|e| explain(&path, e))?;
+        let mut connection = database::connect(&path).map_err(|e| verify::refuse(&path, e))?;
         let found = verify::contents(&connection, &path)?;
         let (boot, tail) = (tail::boot_number(boot), tail::read(directory)?);
         verify::reach(&path, &tail, &found.unwrap_or_default(), boot)?;

@@ -4,6 +4,7 @@
 //! not synced: then clean cache files can't be trusted. The boot's id, kept in the journal, tells the two apart.
 
 use crate::error::Result;
+use crate::simulation;
 
 use super::Journal;
 
@@ -15,7 +16,16 @@ const RUNNING: &str = "running";
 const DOUBTED: &str = "doubted";
 
 pub(super) fn boot_id() -> Option<String> {
-    std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())
+    simulation::boot().or_else(|| std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned()))
+}
+
+/// `session` and `then` as the journal has them, `now` the present boot.
+pub(super) fn is_trusted(session: Option<&str>, then: Option<&str>, now: Option<&str>) -> bool {
+    match session {
+        None | Some("ended") => true,
+        Some(DOUBTED) => false,
+        Some(_) => now.is_some() && then == now,
+    }
 }
 
 impl Journal {
@@ -28,14 +38,19 @@ impl Journal {
     /// The same under a boot of this name; for tests.
     #[doc(hidden)]
     pub fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
-        let ended = self.meta("session")?;
-        let trusted = match ended.as_deref() {
-            None | Some("ended") => true,
-            Some(DOUBTED) => false,
-            Some(_) => boot.is_some() && self.meta("boot")?.as_deref() == boot,
-        };
-        self.set_meta("boot", boot.unwrap_or("unknown"))?;
+        let trusted = is_trusted(self.meta("session")?.as_deref(), self.meta("boot")?.as_deref(), boot);
+        self.begin(trusted, boot)
+    }
+
+    /// For a directory that was copied from a machine that had not gone down, whatever this one's boot is.
+    pub fn begin_session_trusted(&self) -> Result<bool> {
+        self.begin(true, boot_id().as_deref())
+    }
+
+    fn begin(&self, trusted: bool, boot: Option<&str>) -> Result<bool> {
+        // In this order: a daemon that is killed between the two must leave no less doubt than it found.
         self.set_meta("session", if trusted { RUNNING } else { DOUBTED })?;
+        self.set_meta("boot", boot.unwrap_or("unknown"))?;
         // A power cut must not bring "ended" back.
         self.sync()?;
         Ok(trusted)
