@@ -91,17 +91,19 @@ pub fn open_on(disk: Disk, directory: &Path, journal: Arc<Journal>, limits: Limi
     let rows = if trusted { journal.files()? } else { journal.files_as_synced()? };
     let next = next_id(&journal, &rows, &on_disk, &wanted)?;
     let mut found = sort(rows, &mut on_disk, &wanted, trusted);
+    let mut freed: HashMap<FileId, Vec<Span>> = HashMap::new();
+    for (id, span) in journal.freed()? {
+        freed.entry(id).or_default().push(span);
+    }
+    // What an upload holds of it is not the base's.
+    found.emptied.retain(|id| !freed.contains_key(id));
     delete(&disk, &journal, &found.dropped, on_disk.keys())?;
     found.kept.sort_by_key(|kept| kept.row.used);
     let clock = found.kept.last().map_or(0, |kept| kept.row.used);
     let shared = Arc::new(Shared::new(disk, journal, Budget::new(limits), Index::new(clock), next));
-    let mut freed: HashMap<FileId, Vec<Span>> = HashMap::new();
-    for (id, span) in shared.journal.freed()? {
-        freed.entry(id).or_default().push(span);
-    }
     for kept in found.kept {
         let freed = freed.remove(&kept.row.id).unwrap_or_default();
-        load(&shared, kept, &freed)?;
+        load(&shared, kept, &freed, trusted)?;
     }
     let over = shared.budget.counts().bytes.saturating_sub(limits.size_bytes);
     shared.evict(over);
@@ -184,7 +186,7 @@ fn delete<'a>(disk: &Disk, journal: &Journal, dropped: &'a [FileId], orphans: im
     Ok(())
 }
 
-fn load(shared: &Arc<Shared>, Kept { row, found, mut rewrite }: Kept, freed: &[Span]) -> Result<()> {
+fn load(shared: &Arc<Shared>, Kept { row, found, mut rewrite }: Kept, freed: &[Span], trusted: bool) -> Result<()> {
     let mut state = State::empty(shared.disk.block_bytes);
     state.size = row.size;
     state.dirty = row.dirty;
@@ -206,7 +208,9 @@ fn load(shared: &Arc<Shared>, Kept { row, found, mut rewrite }: Kept, freed: &[S
         state.present.iter().for_each(|span| state.changes.record(span));
         state.journalled = state.present.clone();
         take_freed(&mut state, freed);
-        rewrite |= fill_lost(&mut state, row.base.as_ref().map_or(0, |base| base.size));
+        if !trusted && !state.freed.is_empty() {
+            rewrite |= fill_lost(&mut state, row.base.as_ref().map_or(0, |base| base.size));
+        }
     }
     state.base = row.base;
     let file = LocalFile::new(row.id, shared.clone(), state);
@@ -241,7 +245,8 @@ fn take_freed(state: &mut State, freed: &[Span]) {
     }
 }
 
-/// What a power cut took of a file without a base, or beyond it, reads as zeros, as on a local disk. True: there was some.
+/// What a power cut took of a file that was being written, beyond its base, reads as zeros, as on a local disk. True: there
+/// was some.
 fn fill_lost(state: &mut State, base_bytes: u64) -> bool {
     let lost: Vec<Span> = state.missing(base_bytes..state.size);
     for span in &lost {

@@ -76,13 +76,13 @@ fn all(connection: &Connection) -> Result<Vec<(FileId, UploadId, FreedPart)>> {
     Ok(all)
 }
 
-fn decode_kept(values: &[Value]) -> Option<(UploadId, KeptUpload)> {
+pub fn decode_kept(values: &[Value]) -> Option<(UploadId, KeptUpload)> {
     let [id, file, part_bytes, headers] = values else { return None };
     let headers = serde_json::from_str(text_of(headers)?).ok()?;
     Some((UploadId(text_of(id)?.to_owned()), KeptUpload { file: FileId(bytes(file)?), part_bytes: bytes(part_bytes)?, headers }))
 }
 
-fn decode_freed(values: &[Value]) -> Option<(FileId, UploadId, FreedPart)> {
+pub fn decode_freed(values: &[Value]) -> Option<(FileId, UploadId, FreedPart)> {
     let [file, start, end, upload, number, etag, Value::Blob(md5)] = values else { return None };
     let span = bytes(start)?..bytes(end)?;
     let number = u32::try_from(bytes(number)?).ok()?;

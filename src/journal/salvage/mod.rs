@@ -19,13 +19,13 @@ use rusqlite::types::{Value, ValueRef};
 
 use crate::error::{Error, Result};
 use crate::store::UploadId;
-use crate::types::{ETag, Key};
+use crate::types::{ETag, FileId, Key};
 
 use super::make::log_of;
 use super::seal::Total;
-use super::tables::{ATTEMPT, DESIRED, FILE, META, PRESENT, SYMLINK, TABLES, Table, UPLOAD};
+use super::tables::{ATTEMPT, DESIRED, FILE, FREED, KEPT_UPLOAD, META, PRESENT, SYMLINK, TABLES, Table, UPLOAD};
 use super::tail::{self, Found};
-use super::{Change, Desired, FileRow, JOURNAL_FILE, database, make, rows, session, verify};
+use super::{Change, Desired, FileRow, FreedPart, JOURNAL_FILE, KeptUpload, database, freed, make, rows, session, verify};
 use pages::Pages;
 use records::Record;
 
@@ -36,6 +36,9 @@ pub struct Salvage {
     /// With the spans that were added since each row was put.
     pub files: Vec<FileRow>,
     pub uploads: Vec<(Key, UploadId)>,
+    pub kept_uploads: Vec<(UploadId, KeptUpload)>,
+    /// Parts of files that only an unfinished upload holds.
+    pub freed: Vec<(FileId, UploadId, FreedPart)>,
     pub attempts: Vec<(Key, ETag)>,
     pub symlinks: Vec<(Key, String)>,
     pub meta: BTreeMap<String, String>,
@@ -127,6 +130,8 @@ fn changes(salvage: &Salvage) -> Vec<Change> {
     let mut changes: Vec<Change> = salvage.files.iter().cloned().map(Change::ReplaceFile).collect();
     changes.extend(salvage.desired.iter().cloned().map(|(key, desired)| Change::SetDesired(key, desired)));
     changes.extend(salvage.uploads.iter().cloned().map(|(key, id)| Change::BeginUpload(key, id)));
+    changes.extend(salvage.kept_uploads.iter().cloned().map(|(id, kept)| Change::KeepUpload(id, kept)));
+    changes.extend(salvage.freed.iter().cloned().map(|(file, id, part)| Change::FreePart(id, file, part)));
     changes.extend(salvage.attempts.iter().cloned().map(|(key, etag)| Change::Attempt(key, etag)));
     changes.extend(salvage.symlinks.iter().cloned().map(|(key, target)| Change::RememberSymlink(key, target)));
     changes
@@ -243,6 +248,8 @@ impl Rows {
             desired,
             files,
             uploads: self.take(&UPLOAD, rows::decode_upload),
+            kept_uploads: self.take(&KEPT_UPLOAD, freed::decode_kept),
+            freed: self.take(&FREED, freed::decode_freed),
             attempts: self.take(&ATTEMPT, rows::decode_attempt),
             symlinks,
             meta: self.take(&META, rows::decode_pair).into_iter().collect(),
