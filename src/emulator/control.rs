@@ -145,7 +145,8 @@ mod tests {
         let faults = Arc::new(Faults::default());
         let control = Control::new(faults.clone());
         let put = Target { operation: "PutObject", bucket: None, key: Some("a/b".to_owned()) };
-        let added = control.obey(r#"{"add": {"fault": "status", "status": 503, "code": "SlowDown", "operation": "PutObject", "key": "a/*"}}"#);
+        let added =
+            control.obey(r#"{"add": {"fault": "status", "status": 503, "code": "SlowDown", "operation": "PutObject", "key": "a/*"}}"#);
         assert_eq!(added, r#"{"id":1}"#);
         assert_eq!(faults.judge(&put).fault.map(|(_, fault)| fault), Some(Fault::slow_down()));
         assert_eq!(control.obey(r#"{"hits": 1}"#), r#"{"hits":1}"#);

@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
-use super::connection::{Damage, DamagedBody, RequestBody, Socket, Switch};
 use super::clock;
+use super::connection::{Damage, DamagedBody, RequestBody, Socket, Switch};
 use super::faults::{Fault, Faults};
 use super::operation::Target;
 use super::r2;

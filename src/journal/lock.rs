@@ -58,7 +58,11 @@ impl DirectoryLock {
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(TryLockError::WouldBlock) => {
-                let text = format!("{} is in use by {}: ask its mount (`mediafs status`, `mediafs flush`)", directory.display(), holder(&mut file));
+                let text = format!(
+                    "{} is in use by {}: ask its mount (`mediafs status`, `mediafs flush`)",
+                    directory.display(),
+                    holder(&mut file)
+                );
                 Err(Error::Disk(io::Error::new(io::ErrorKind::ResourceBusy, text)))
             }
             Err(TryLockError::Error(error)) => Err(failed(error)),

@@ -37,7 +37,10 @@ pub struct ExportOptions {
 pub enum Outcome {
     Written,
     /// Under NAME.partial: these bytes are missing; empty: nobody knows which are right.
-    Partial { missing: Vec<Span>, why: String },
+    Partial {
+        missing: Vec<Span>,
+        why: String,
+    },
     /// The change has no bytes of its own here: a deletion, a copy, attributes.
     Nothing,
     Failed(Error),
@@ -52,7 +55,13 @@ pub struct Exported {
 }
 
 /// Writes everything that waits in `directory` below `target`; `told` hears of each.
-pub async fn export(directory: &Path, inventory: &Inventory, target: &Path, options: &ExportOptions, mut told: impl FnMut(Exported)) -> Result<()> {
+pub async fn export(
+    directory: &Path,
+    inventory: &Inventory,
+    target: &Path,
+    options: &ExportOptions,
+    mut told: impl FnMut(Exported),
+) -> Result<()> {
     let top = Folder::top(target)?;
     for waiting in &inventory.waiting {
         let outcome = one(directory, &top, waiting, options).await.unwrap_or_else(Outcome::Failed);

@@ -19,5 +19,9 @@ pub async fn fetch(store: &Store, version: &Version, span: &Span, into: &File) -
         into.write_all_at(&bytes[..length], at)?;
         at += length as u64;
     }
-    if at == span.end { Ok(()) } else { Err(Error::Corrupt(format!("the bucket sent {} of {} bytes", at - span.start, span.end - span.start))) }
+    if at == span.end {
+        Ok(())
+    } else {
+        Err(Error::Corrupt(format!("the bucket sent {} of {} bytes", at - span.start, span.end - span.start)))
+    }
 }

@@ -106,7 +106,8 @@ mod tests {
         let long = "n".repeat(256);
         assert!(top.enter_all(&Key::from(long.as_str())).and_then(|(folder, name)| folder.create(name)).is_err());
         assert_eq!(std::fs::read_dir(&outside).expect("read").count(), 0);
-        let (folder, name) = top.enter_all(&Key::from("a/b/c.jpg")).expect("made");
+        let key = Key::from("a/b/c.jpg");
+        let (folder, name) = top.enter_all(&key).expect("made");
         folder.create(name).expect("a file");
         assert!(folder.create(name).is_err(), "never over another");
         assert!(directory.path().join("top/below/a/b/c.jpg").is_file());

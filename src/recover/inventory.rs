@@ -46,7 +46,10 @@ pub enum State {
     /// All that it takes is here.
     Waiting,
     /// Unchanged parts of a big file are only in the bucket.
-    NeedsBase { base: Version, missing: Vec<Span> },
+    NeedsBase {
+        base: Version,
+        missing: Vec<Span>,
+    },
     /// Bytes are here, but what they are worth is not known.
     Damaged(String),
     Lost(String),
@@ -254,13 +257,9 @@ pub fn missing(row: &FileRow) -> Vec<Span> {
 }
 
 /// Where rows are missing, every data file that no row calls clean may be the one that they named.
-fn unnamed(
-    waiting: &[Waiting],
-    rows: &HashMap<FileId, &FileRow>,
-    on_disk: &BTreeMap<FileId, OnDisk>,
-    directory: &Path,
-) -> Vec<Unnamed> {
-    let named: HashSet<FileId> = waiting.iter().filter_map(|waiting| if let Action::Upload(id) = waiting.action { Some(id) } else { None }).collect();
+fn unnamed(waiting: &[Waiting], rows: &HashMap<FileId, &FileRow>, on_disk: &BTreeMap<FileId, OnDisk>, directory: &Path) -> Vec<Unnamed> {
+    let named: HashSet<FileId> =
+        waiting.iter().filter_map(|waiting| if let Action::Upload(id) = waiting.action { Some(id) } else { None }).collect();
     let mut found = Vec::new();
     for (id, file) in on_disk.iter().filter(|(id, file)| !named.contains(id) && file.size > 0) {
         let row = rows.get(id);

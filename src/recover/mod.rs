@@ -20,7 +20,7 @@ mod repair;
 mod tests;
 mod upload;
 
-pub use export::{ExportOptions, Outcome, Exported, export};
+pub use export::{ExportOptions, Exported, Outcome, export};
 pub use inventory::{Action, Counts, Inventory, State, Unnamed, Waiting, look};
 pub use repair::repair;
 pub use upload::Uploading;

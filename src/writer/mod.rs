@@ -278,8 +278,10 @@ impl Writer {
 /// The journal's rows, without those whose bytes went down with the machine: written in its last seconds, they are what a
 /// power cut costs on a local disk too. What the bucket has under their keys shows again.
 fn still_to_be_had(journal: &Journal, cache: &Cache) -> Result<Vec<(Key, Desired)>> {
-    let (lost, kept): (Vec<_>, Vec<_>) =
-        journal.desired()?.into_iter().partition(|(_, desired)| matches!(desired.content, Content::Staged(id) if cache.lost().contains(&id)));
+    let (lost, kept): (Vec<_>, Vec<_>) = journal
+        .desired()?
+        .into_iter()
+        .partition(|(_, desired)| matches!(desired.content, Content::Staged(id) if cache.lost().contains(&id)));
     let mut changes: Vec<Change> = cache.lost().iter().map(|&id| Change::RemoveFile(id)).collect();
     for (key, _) in lost {
         tracing::error!(%key, "the machine went down before its last change was on the disk: the change is lost");

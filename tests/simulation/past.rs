@@ -187,7 +187,11 @@ pub fn differences(model: &Model, seen: &Seen) -> Vec<String> {
         match seen.get(path) {
             None => wrong.push(format!("{path} is missing")),
             Some((content, _)) if content.as_deref() != node.content.as_ref().map(|content| &content.bytes[..]) => {
-                wrong.push(format!("{path} is {}, not {}", describe(content.as_deref()), describe(node.content.as_ref().map(|c| &c.bytes[..]))));
+                wrong.push(format!(
+                    "{path} is {}, not {}",
+                    describe(content.as_deref()),
+                    describe(node.content.as_ref().map(|c| &c.bytes[..]))
+                ));
             }
             Some((_, mode)) if *mode != node.mode => wrong.push(format!("{path} has mode {mode:o}, not {:o}", node.mode)),
             _ => {}

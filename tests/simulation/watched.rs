@@ -7,9 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mediafs::simulation::World;
 use mediafs::store::memory::MemoryStore;
-use mediafs::store::{
-    Body, Condition, ListPage, ListRequest, ObjectBody, ObjectStore, Part, PendingUpload, Receipt, Result, UploadId,
-};
+use mediafs::store::{Body, Condition, ListPage, ListRequest, ObjectBody, ObjectStore, Part, PendingUpload, Receipt, Result, UploadId};
 use mediafs::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 use crate::machine::Machine;

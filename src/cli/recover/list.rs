@@ -136,7 +136,8 @@ fn table(directory: &Path, inventory: &Inventory, trusted: bool) -> String {
     for waiting in &inventory.waiting {
         let since = waiting.since.map_or_else(|| "after the end".to_owned(), time);
         let (action, state) = (waiting.action.name(), waiting.state.name());
-        let _ = writeln!(text, "{action:<10} {state:<8} {:>10}  {since:<20}  {}{}", bytes_text(waiting.bytes), waiting.key, remark(waiting));
+        let _ =
+            writeln!(text, "{action:<10} {state:<8} {:>10}  {since:<20}  {}{}", bytes_text(waiting.bytes), waiting.key, remark(waiting));
     }
     for file in &inventory.unnamed {
         let was = file.was.as_ref().map(|key| format!(" (opened as {key})")).unwrap_or_default();

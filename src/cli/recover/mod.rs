@@ -57,7 +57,9 @@ pub fn command() -> Command {
 }
 
 fn bucket_options(command: Command) -> Command {
+    let quieter = |option: Arg| option.help("error, warn, info, debug or trace [default: warn]");
     let options = OPTIONS.iter().filter(|option| BUCKET_OPTIONS.contains(&option.name)).map(argument);
+    let options = options.map(|option| if option.get_id() == "log-level" { quieter(option) } else { option });
     let config = Arg::new("config").long("config").value_name("FILE").value_parser(clap::value_parser!(PathBuf));
     command.args(options).arg(config.help("A TOML file with options of the mount"))
 }
@@ -80,6 +82,8 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
         Some(("repair", _)) => {
             drop(lock);
             let _lock = DirectoryLock::acquire(directory).map_err(failed)?;
+            // Between the two locks a daemon may have been here.
+            let (inventory, salvage) = look(directory).map_err(failed)?;
             run_repair(directory, &inventory, salvage)
         }
         _ => Err(Failure::Usage("say what to do with it: list, export, upload or repair; see --help".to_owned())),
@@ -94,7 +98,9 @@ fn failed(error: crate::error::Error) -> Failure {
 fn configure(directory: &Path, inventory: &Inventory, arguments: &ArgMatches) -> Result<Config, Failure> {
     let named = inventory.bucket.as_deref().and_then(place_of);
     let url = arguments.get_one::<String>("url").cloned().or_else(|| named.as_ref().map(|(url, _)| url.clone()));
-    let url = url.ok_or_else(|| Failure::Usage("the journal doesn't say any more which bucket it belongs to: name it, s3://BUCKET/PREFIX".to_owned()))?;
+    let url = url.ok_or_else(|| {
+        Failure::Usage("the journal doesn't say any more which bucket it belongs to: name it, s3://BUCKET/PREFIX".to_owned())
+    })?;
     let said = |name: &'static str| Some((name, arguments.get_one::<String>(name)?.clone()));
     let cache_dir = directory.to_str().map(|directory| ("cache-dir", directory.to_owned()));
     let cache_dir = cache_dir.ok_or_else(|| Failure::Usage("the path of the cache directory is not UTF-8: move it".to_owned()))?;
@@ -183,7 +189,9 @@ impl Told {
 
 fn run_repair(directory: &Path, inventory: &Inventory, salvage: crate::journal::Salvage) -> Result<(), Failure> {
     let Some(bucket) = inventory.bucket.clone() else {
-        return Err(Failure::Failed("the journal doesn't say any more which bucket it belongs to: use `upload s3://BUCKET/PREFIX`".to_owned()));
+        return Err(Failure::Failed(
+            "the journal doesn't say any more which bucket it belongs to: use `upload s3://BUCKET/PREFIX`".to_owned(),
+        ));
     };
     match crate::journal::Journal::open(directory, &bucket) {
         Ok(_) => {
