@@ -14,6 +14,7 @@
 //! journal    what must survive a crash, in SQLite
 //! error      what can go wrong above the store
 //! store      the one seam to the bucket: the trait, S3, memory, decorators
+//! metrics    the text format of Prometheus
 //! media      Content-Type by name and first bytes
 //! clock      the time of day
 //! simulation the seam of the simulated world that tests run in
@@ -36,6 +37,7 @@ pub mod fs;
 pub mod fuse;
 pub mod journal;
 pub mod media;
+pub mod metrics;
 pub mod namespace;
 pub mod reader;
 pub mod recover;

@@ -34,6 +34,8 @@ pub trait World {
     /// Called at the very instant, with locks held: it must not call back.
     fn saw(&self, event: Event);
     fn now(&self) -> SystemTime;
+    /// The machine's name for its present run.
+    fn boot(&self) -> String;
     /// From 0 (inclusive) to 1 (exclusive).
     fn chance(&self) -> f64;
 }
@@ -77,6 +79,10 @@ pub fn saw(event: impl FnOnce() -> Event) {
 
 pub(crate) fn now() -> Option<SystemTime> {
     world().map(|world| world.now())
+}
+
+pub(crate) fn boot() -> Option<String> {
+    world().map(|world| world.boot())
 }
 
 /// A random number from 0 (inclusive) to 1 (exclusive): the only chance that decides what the mount does.

@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["journal"],
     &["error"],
     &["store"],
-    &["clock", "media"],
+    &["clock", "media", "metrics"],
     &["simulation"],
     &["types"],
 ];

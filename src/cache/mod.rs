@@ -80,7 +80,8 @@ pub struct Cache {
     shared: Arc<Shared>,
     behind: Vec<FileId>,
     unclaimed: Vec<FileId>,
-    lost: Vec<FileId>,
+    lost: Vec<(FileId, Option<Version>)>,
+    emptied: Vec<FileId>,
 }
 
 impl Cache {
@@ -178,9 +179,15 @@ impl Cache {
         self.behind.iter().filter_map(|&id| self.get(id)).collect()
     }
 
-    /// Files with unsent changes that went down with the machine before they were synced. Their rows are still there.
-    pub fn lost(&self) -> &[FileId] {
+    /// Files with unsent changes that went down with the machine before they were synced, and what they were made from.
+    /// Their rows are still there.
+    pub fn lost(&self) -> &[(FileId, Option<Version>)] {
         &self.lost
+    }
+
+    /// Dirty files of which the machine's end left nothing local: each is its base, byte for byte.
+    pub fn emptied(&self) -> &[FileId] {
+        &self.emptied
     }
 
     /// Files that were dirty at the start though no desired state names them: left by a crash between the two. They are

@@ -37,11 +37,11 @@ pub use types::*;
 use crate::cache::Cache;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::journal::{Content, Desired, Journal};
+use crate::journal::Journal;
 use crate::namespace::keys::{self, Reason};
 use crate::namespace::{Namespace, Owner};
 use crate::reader::Reader;
-use crate::store::{Condition, Store};
+use crate::store::Store;
 use crate::types::Key;
 use crate::writer::Writer;
 
@@ -103,29 +103,9 @@ impl Fs {
     /// What to tell the kernel; set once, before the first request. Also starts the writer.
     pub fn start(self: &Arc<Self>, invalidate: Arc<dyn Invalidate>) {
         let _ = self.invalidate.set(invalidate);
-        self.claim_left_overs();
+        self.writer.claim_left_overs();
         let events: Arc<dyn crate::writer::Events> = Arc::clone(self) as _;
         self.writer.start(events);
-    }
-
-    /// What the last daemon left in the cache directory without a word in the journal: files that programs wrote on in
-    /// after it died are wanted, files whose desired state was settled or withdrawn are not.
-    fn claim_left_overs(&self) {
-        for file in self.cache.changed_behind() {
-            let Some(base) = file.base().filter(|base| self.writer.pending(&base.key).is_none()) else { continue };
-            let headers = self.journal.last_headers(&base.key, &base.etag).map(|(_, headers)| headers);
-            let content = Content::Staged(file.id());
-            let condition = Condition::IfMatch(base.etag.clone());
-            let desired = Desired { content, headers, condition, was_there: true, since: clock::now() };
-            tracing::info!(key = %base.key, "written after the last daemon died: goes up");
-            if let Err(error) = self.writer.apply(vec![(base.key.clone(), Some(desired))], &[]) {
-                tracing::error!(key = %base.key, %error, "what was written after the last daemon died can't be kept");
-            }
-        }
-        for file in self.cache.unclaimed() {
-            tracing::info!(file = %file.id(), size = file.size(), "left over from a removed file: discarded");
-            self.cache.discard(file.id());
-        }
     }
 
     /// Where `user.mediafs.status` on the root gets its JSON.

@@ -4,6 +4,7 @@
 //! not synced: then clean cache files can't be trusted. The boot's id, kept in the journal, tells the two apart.
 
 use crate::error::Result;
+use crate::simulation;
 
 use super::Journal;
 
@@ -15,7 +16,7 @@ const RUNNING: &str = "running";
 const DOUBTED: &str = "doubted";
 
 pub(super) fn boot_id() -> Option<String> {
-    std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())
+    simulation::boot().or_else(|| std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned()))
 }
 
 /// `session` and `then` as the journal has them, `now` the present boot.
@@ -47,8 +48,9 @@ impl Journal {
     }
 
     fn begin(&self, trusted: bool, boot: Option<&str>) -> Result<bool> {
-        self.set_meta("boot", boot.unwrap_or("unknown"))?;
+        // In this order: a daemon that is killed between the two must leave no less doubt than it found.
         self.set_meta("session", if trusted { RUNNING } else { DOUBTED })?;
+        self.set_meta("boot", boot.unwrap_or("unknown"))?;
         // A power cut must not bring "ended" back.
         self.sync()?;
         Ok(trusted)

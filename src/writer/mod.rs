@@ -5,7 +5,7 @@
 //! - `queue`: the waiting keys in memory; `apply`: how new desired states get there and into the journal.
 //! - `pick`: one pass over the queue; `reconcile`: the loop around it; `flight`: one operation from start to record.
 //! - `upload`, `multipart`, `parts`, `inline`, `source`: data to the bucket. `copy`, `delete`, `directory`, `cycle`: the rest.
-//! - `finish`, `conflict`: what became of it. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
+//! - `left_overs`: what a killed daemon left. `finish`, `conflict`: what became of it. `salvage`: what a crash of the machine left to want. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
 //!
 //! Invariants:
 //! - The journal knows before anybody else does: a desired state is written before `apply` returns, cleared after the
@@ -29,6 +29,7 @@ mod flight;
 mod gathering;
 mod grid;
 mod inline;
+mod left_overs;
 mod multipart;
 mod order;
 mod orphans;
@@ -38,6 +39,7 @@ mod parts;
 mod pick;
 mod queue;
 mod reconcile;
+mod salvage;
 mod source;
 mod sync;
 #[cfg(test)]
@@ -194,7 +196,7 @@ impl Writer {
         for (key, etag) in journal.attempts()? {
             queue.remember_own(&key, etag);
         }
-        let desired = still_to_be_had(&journal, &cache)?;
+        let desired = salvage::desired(&journal, &cache)?;
         load(&mut queue, desired, &cache);
         let shared = Shared {
             store,
@@ -237,6 +239,12 @@ impl Writer {
         self.shared.queue.lock().get(key).map(|entry| entry.desired.clone())
     }
 
+    /// An operation on `key` is under way, or over and not yet told to the file system: what the bucket was seen to hold
+    /// meanwhile may be the state before it.
+    pub fn is_landing(&self, key: &Key) -> bool {
+        self.shared.queue.lock().flight(key).is_some()
+    }
+
     /// Every pending key below `directory` (root or trailing slash; its own marker included), in order.
     pub fn pending_below(&self, directory: &Key) -> Vec<(Key, Desired)> {
         self.shared.queue.lock().below(directory).map(|(key, entry)| (key.clone(), entry.desired.clone())).collect()
@@ -273,22 +281,6 @@ impl Writer {
     pub fn backlog(&self) -> Backlog {
         self.shared.backlog()
     }
-}
-
-/// The journal's rows, without those whose bytes went down with the machine: written in its last seconds, they are what a
-/// power cut costs on a local disk too. What the bucket has under their keys shows again.
-fn still_to_be_had(journal: &Journal, cache: &Cache) -> Result<Vec<(Key, Desired)>> {
-    let (lost, kept): (Vec<_>, Vec<_>) = journal
-        .desired()?
-        .into_iter()
-        .partition(|(_, desired)| matches!(desired.content, Content::Staged(id) if cache.lost().contains(&id)));
-    let mut changes: Vec<Change> = cache.lost().iter().map(|&id| Change::RemoveFile(id)).collect();
-    for (key, _) in lost {
-        tracing::error!(%key, "the machine went down before its last change was on the disk: the change is lost");
-        changes.push(Change::ClearDesired(key));
-    }
-    journal.apply(&changes)?;
-    Ok(kept)
 }
 
 /// The journal's rows become entries. They have settled, and what they want may have been done already.

@@ -41,11 +41,11 @@ pub struct Driver {
     pub machine: Rc<Machine>,
     pub mount: Mount,
     pub settings: Settings,
-    random: StdRng,
+    pub random: StdRng,
     trace: Trace,
     handles: Vec<Handle>,
     /// The bucket fails now and then.
-    stormy: bool,
+    pub stormy: bool,
 }
 
 pub type Checked<T = ()> = std::result::Result<T, String>;
@@ -55,7 +55,7 @@ impl Driver {
         Self { machine, mount, settings, random, trace, handles: Vec::new(), stormy: false }
     }
 
-    fn note(&self, text: String) {
+    pub fn note(&self, text: String) {
         self.trace.add(self.machine.elapsed(), text);
     }
 
@@ -77,7 +77,7 @@ impl Driver {
     }
 
     /// Random bytes, so that no two contents are alike.
-    fn data(&mut self, longest: usize) -> Vec<u8> {
+    pub fn data(&mut self, longest: usize) -> Vec<u8> {
         let length = self.random.random_range(1..=longest);
         let mut bytes = vec![0; length];
         self.random.fill_bytes(&mut bytes);
@@ -118,7 +118,7 @@ impl Driver {
         }
     }
 
-    fn may_fail(&self, error: &Error) -> bool {
+    pub fn may_fail(&self, error: &Error) -> bool {
         self.stormy && matches!(error, Error::Store(_) | Error::Timeout | Error::Stale)
     }
 
@@ -361,6 +361,7 @@ impl Driver {
                 self.weather(true);
                 Ok(())
             }
+            92..95 => self.race().await,
             _ => self.wait().await,
         }?;
         self.machine.reach("step");
@@ -382,7 +383,10 @@ impl Driver {
         for (key, desired) in self.mount.world.writer.pending_below(&mediafs::types::Key::root()) {
             self.note(format!("wanted: {key} {desired:?}"));
         }
-        self.note(format!("{:?}", self.mount.world.writer.backlog()));
+        for row in self.mount.journal.files().unwrap_or_default() {
+            self.note(format!("{row:?}"));
+        }
+        self.note(format!("{:?} {:?}", self.mount.world.writer.backlog(), self.mount.cache.usage()));
     }
 
     /// The whole tree as the mount shows it.
@@ -416,7 +420,7 @@ async fn see(mount: &Mount) -> Result<Seen> {
 async fn read(mount: &Mount, path: &str) -> Result<Vec<u8>> {
     for _ in 0..3 {
         match mount.world.read(path).await {
-            Err(Error::Stale) => {}
+            Err(Error::Stale) => tokio::time::sleep(Duration::from_secs(2)).await,
             done => return done,
         }
     }

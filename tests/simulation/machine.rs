@@ -215,6 +215,10 @@ impl World for Machine {
         self.time()
     }
 
+    fn boot(&self) -> String {
+        format!("boot {}", self.boot)
+    }
+
     fn chance(&self) -> f64 {
         self.random.borrow_mut().random()
     }

@@ -18,7 +18,8 @@ mod weather;
 #[allow(dead_code, reason = "the other suite uses the rest of it")]
 mod world;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use history::{Failure, Script, play};
 
@@ -29,17 +30,15 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// Fewer steps may show the same: the shortest life in which it still fails.
+/// Fewer steps may show the same: the shortest lives in which it still fails.
 fn shrink(seed: u64, failure: Failure) -> (Script, Failure) {
-    let mut best = (Script { seed, steps: None }, failure);
     for steps in [1, 2, 3, 5, 8, 12, 18, 25, 35, 45] {
         let script = Script { seed, steps: Some(steps) };
         if let Err(failure) = play(script) {
-            best = (script, failure);
-            break;
+            return (script, failure);
         }
     }
-    best
+    (Script { seed, steps: None }, failure)
 }
 
 fn report(script: Script, failure: &Failure) -> String {
@@ -47,34 +46,50 @@ fn report(script: Script, failure: &Failure) -> String {
     if std::env::var_os("MEDIAFS_SIM_TRACE").is_some() {
         failure.trace.iter().for_each(|line| println!("{line}"));
     }
-    format!(
-        "{}\nMEDIAFS_SIM_SEED={} {steps}MEDIAFS_SIM_TRACE=1 cargo test --test simulation one_seed -- --nocapture",
-        failure.message, script.seed
-    )
+    let again = "MEDIAFS_SIM_TRACE=1 cargo test --test simulation one_seed -- --nocapture";
+    format!("{}\nMEDIAFS_SIM_SEED={} {steps}{again}", failure.message, script.seed)
 }
 
+/// The seeds from `first` on, one after the other, until one fails or `goes_on` says that it is enough.
+fn play_on(next: &AtomicU64, goes_on: &(dyn Fn(u64) -> bool + Sync)) -> Option<(u64, Failure)> {
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if !goes_on(seed) {
+            return None;
+        }
+        if let Err(failure) = play(Script { seed, steps: None }) {
+            return Some((seed, failure));
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "how long it took in the real world")]
+fn real_time() -> Instant {
+    Instant::now()
+}
+
+/// So many worlds, or with `MEDIAFS_SIM_SECONDS` as many as there is time for.
 #[test]
 fn worlds() {
     let (from, count) = (number("MEDIAFS_SIM_FROM").unwrap_or(0), number("MEDIAFS_SIM_SEEDS").unwrap_or(SEEDS));
-    let next = AtomicU64::new(from);
-    let failed = std::thread::scope(|scope| {
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        let play_some = || {
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= from + count {
-                    return None;
-                }
-                if let Err(failure) = play(Script { seed, steps: None }) {
-                    next.fetch_max(u64::MAX / 2, Ordering::Relaxed);
-                    return Some((seed, failure));
-                }
-            }
+    let (begun, seconds) = (real_time(), number("MEDIAFS_SIM_SECONDS"));
+    let (next, failed) = (AtomicU64::new(from), AtomicBool::new(false));
+    let goes_on = |seed: u64| {
+        let more = match seconds {
+            Some(seconds) => begun.elapsed().as_secs() < seconds,
+            None => seed < from + count,
         };
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(play_some)).collect();
-        workers.into_iter().filter_map(|worker| worker.join().unwrap()).next()
+        more && !failed.load(Ordering::Relaxed)
+    };
+    let work = || play_on(&next, &goes_on).inspect(|_| failed.store(true, Ordering::Relaxed));
+    let failures: Vec<_> = std::thread::scope(|scope| {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().filter_map(|worker| worker.join().unwrap()).collect()
     });
-    if let Some((seed, failure)) = failed {
+    let (played, took) = (next.into_inner() - from, begun.elapsed().as_secs_f64());
+    println!("{played} worlds from seed {from} in {took:.0} s: {:.1} a second", played as f64 / took);
+    if let Some((seed, failure)) = failures.into_iter().next() {
         let (script, failure) = shrink(seed, failure);
         panic!("{}", report(script, &failure));
     }

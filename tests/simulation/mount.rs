@@ -24,6 +24,8 @@ pub const SINGLE_BYTES: u64 = 8 << 10;
 const PART_BYTES: u64 = 4 << 10;
 /// As the daemon's.
 const SYNC_EVERY: Duration = Duration::from_secs(3);
+/// How long the mount believes what it was told.
+pub const TTL: Duration = Duration::from_secs(10);
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a world's mounts have in common.
@@ -57,7 +59,7 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
     let policy = if settings.r2 { RetryPolicy::r2() } else { RetryPolicy::default() };
     let store: Store = Arc::new(RetryStore::new(faulty, policy.with_max_elapsed(TIMEOUT)));
     let journal = Arc::new(Journal::open(machine.folder.path(), "simulated")?);
-    let trusted = journal.begin_session_under(Some(&machine.boot.to_string()))?;
+    let trusted = journal.begin_session()?;
     let limits = Limits { size_bytes: settings.cache_bytes, free_floor_bytes: 0 };
     let cache = Cache::open(machine.folder.path(), Arc::clone(&journal), limits, trusted)?;
     let reader = Reader::new(Arc::clone(&store), ReaderConfig { timeout: TIMEOUT, parallel: 4 });
@@ -84,7 +86,7 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
 fn fs_config(settings: Settings) -> FsConfig {
     FsConfig {
         write_mode: settings.write_mode,
-        ttl: Duration::from_secs(10),
+        ttl: TTL,
         negative_ttl: Duration::from_secs(1),
         exclusive: settings.exclusive,
         read_only: false,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::model::{Change, Model, NodeId, hash};
+use crate::shared::Survivor;
 
 /// A tree as the mount shows it: content (None: a directory) and mode by path.
 pub type Seen = BTreeMap<String, (Option<Vec<u8>>, u32)>;
@@ -25,6 +26,8 @@ pub struct Past {
     torn: BTreeSet<String>,
     /// Uploads that got parts: the mount knew of them.
     pub used_uploads: BTreeSet<String>,
+    /// What races with another host must not have destroyed.
+    pub survivors: Vec<Survivor>,
     /// Which files ever had this content, and this name.
     contents: HashMap<u64, BTreeSet<NodeId>>,
     names: HashMap<String, BTreeSet<NodeId>>,
@@ -58,6 +61,7 @@ impl Past {
     pub fn synced(&mut self) {
         if !self.cut {
             self.unsynced.clear();
+            self.survivors.iter_mut().for_each(|survivor| survivor.synced = true);
         }
     }
 
@@ -81,6 +85,7 @@ impl Past {
 
     pub fn lose_power(&mut self) {
         self.cut = true;
+        self.survivors.retain(|survivor| survivor.synced);
         let mut trees = self.unsynced.clone();
         trees.push(self.now.clone());
         trees.extend(self.maybe.clone());
@@ -90,6 +95,15 @@ impl Past {
             }
         }
         self.forgetful = true;
+    }
+
+    pub fn is_in_doubt(&self) -> bool {
+        self.cut
+    }
+
+    /// An object that is not wanted and may be there after a power cut.
+    pub fn is_left_over(&self, key: &str, bytes: Option<&[u8]>) -> bool {
+        self.forgetful && bytes.is_some_and(|bytes| self.knows(key, bytes, true))
     }
 
     /// A mount that forgot what it had sent takes its own object for another host's: then its file lies beside that.

@@ -15,6 +15,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
 const JOURNAL: &str = "journal.sqlite";
+/// How far the journal reaches.
+const TAIL: &str = "journal.tail";
 const LEARNED: &str = "attributes.sqlite";
 /// Disks write whole blocks.
 const BLOCK: usize = 4096;
@@ -28,6 +30,7 @@ pub struct Platters {
     contents: BTreeMap<String, Vec<u8>>,
     names: BTreeSet<String>,
     log: Vec<u8>,
+    tail: Vec<u8>,
 }
 
 fn name_of(path: &Path) -> String {
@@ -74,10 +77,12 @@ impl Platters {
 
     pub fn journal_synced(&mut self, folder: &Path) {
         self.log = fs::read(log_of(folder, JOURNAL)).unwrap_or_default();
+        self.tail = fs::read(folder.join(TAIL)).unwrap_or_default();
     }
 
     /// Copies `folder` as a killed process leaves it.
     pub fn kill(&self, folder: &Path, to: &Path) {
+        copy(&folder.join(TAIL), &to.join(TAIL));
         for name in [JOURNAL, LEARNED] {
             copy(&folder.join(name), &to.join(name));
             copy(&log_of(folder, name), &log_of(to, name));
@@ -92,6 +97,12 @@ impl Platters {
         copy(&folder.join(JOURNAL), &to.join(JOURNAL));
         let log = fs::read(log_of(folder, JOURNAL)).unwrap_or_default();
         fs::write(log_of(to, JOURNAL), torn_log(&self.log, &log, random)).unwrap();
+        // One sector: the last one written, or an older one.
+        match random.random() {
+            true => copy(&folder.join(TAIL), &to.join(TAIL)),
+            false if self.tail.is_empty() => {}
+            false => fs::write(to.join(TAIL), &self.tail).unwrap(),
+        }
         // What was learned may be lost: it is written without a promise.
         if random.random() {
             copy(&folder.join(LEARNED), &to.join(LEARNED));
