@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use crate::simulation::{self, Event};
 use crate::types::{FileId, Span};
 
+/// Its name in the cache directory.
+const DATA: &str = "data";
+
 /// The directory of data files.
 pub struct Disk {
     root: PathBuf,
@@ -31,7 +34,7 @@ pub struct OnDisk {
 impl Disk {
     /// Makes the directories (0700) where they are missing.
     pub fn open(cache_directory: &Path) -> io::Result<Disk> {
-        let root = cache_directory.join("data");
+        let root = cache_directory.join(DATA);
         let mut made = false;
         for shard in 0..=255u8 {
             let path = root.join(format!("{shard:02x}"));
@@ -85,18 +88,7 @@ impl Disk {
 
     /// Every data file there is. Names that aren't ours are left alone.
     pub fn scan(&self) -> io::Result<Vec<(FileId, OnDisk)>> {
-        let mut found = Vec::new();
-        for shard in 0..=255u8 {
-            for entry in std::fs::read_dir(self.root.join(format!("{shard:02x}")))? {
-                let entry = entry?;
-                let name = entry.file_name();
-                let Some(id) = name.to_str().filter(|name| name.len() == 16).and_then(|name| u64::from_str_radix(name, 16).ok()) else {
-                    continue;
-                };
-                found.push((FileId(id), on_disk(&entry.metadata()?)));
-            }
-        }
-        Ok(found)
+        scan(&self.root)
     }
 
     /// Bytes that this process may still use on the disk.
@@ -111,6 +103,38 @@ impl Disk {
         let stat = unsafe { stat.assume_init() };
         Ok(stat.f_bavail * stat.f_frsize)
     }
+}
+
+/// The data files of a cache directory that nobody has open; nothing is made or changed.
+pub fn data_files(cache_directory: &Path) -> io::Result<Vec<(FileId, OnDisk)>> {
+    scan(&cache_directory.join(DATA))
+}
+
+/// Where the data file of this number lies.
+pub fn data_path(cache_directory: &Path, id: FileId) -> PathBuf {
+    cache_directory.join(DATA).join(format!("{:02x}", id.0 & 0xff)).join(id.to_string())
+}
+
+fn scan(root: &Path) -> io::Result<Vec<(FileId, OnDisk)>> {
+    let mut found = Vec::new();
+    for shard in 0..=255u8 {
+        let entries = match std::fs::read_dir(root.join(format!("{shard:02x}"))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(id) = name.to_str().filter(|name| name.len() == 16).and_then(|name| u64::from_str_radix(name, 16).ok()) else {
+                continue;
+            };
+            let metadata = entry.metadata()?;
+            if metadata.is_file() {
+                found.push((FileId(id), on_disk(&metadata)));
+            }
+        }
+    }
+    Ok(found)
 }
 
 pub fn on_disk(metadata: &std::fs::Metadata) -> OnDisk {

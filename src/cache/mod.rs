@@ -42,6 +42,7 @@ use crate::error::Result;
 use crate::journal::Journal;
 use crate::types::{FileId, Version};
 
+pub use disk::{OnDisk, data_files, data_path};
 pub use file::{LocalFile, Stamp};
 pub use pin::Pin;
 use shared::Shared;

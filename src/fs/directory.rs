@@ -215,7 +215,7 @@ impl Fs {
         for (name, kind) in listing.entries {
             let name = self.spelled(&name);
             let child_key = key.child(&name);
-            let overruled = names.is_touched(watch.id, &name);
+            let overruled = names.is_touched(watch.id, ino, &name) || self.writer.is_landing(&child_key);
             // An object that is just being stored or removed can be listed as a directory (MinIO), our own among them.
             let own_file = self.writer.pending(&child_key);
             let local = match kind {
@@ -258,7 +258,7 @@ impl Fs {
                 Child::Inode(child) if !seen.contains(name) => Some(*child),
                 _ => None,
             })
-            .filter(|child| names.key(*child).is_some_and(|key| self.is_wanted(&key)))
+            .filter(|child| names.key(*child).is_some_and(|key| self.is_wanted(&key) || self.writer.is_landing(&key)))
             .collect()
     }
 

@@ -174,3 +174,10 @@ pub fn damaged(path: &Path, detail: &str) -> Error {
         path.display()
     ))
 }
+
+/// The tables as the first version made them.
+#[cfg(test)]
+pub fn first_version(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(MIGRATIONS[0])?;
+    connection.pragma_update(None, "user_version", 1)
+}

@@ -3,6 +3,7 @@
 //! - `database`: settings, schema, and what to tell the user when SQLite fails. `make`: a new journal.
 //! - `tables`, `seal`: rows with checksums, and their sum. `rows`, `changes`: from and to Rust.
 //! - `verify`, `tail`: is it whole, and does it reach as far as it did? Asked at each start.
+//! - `salvage`: reads a journal without touching it, and what is left of a damaged one.
 //! - `learned`: headers of object versions, in a file of its own that may be lost.
 //! - `session`: did the last session, or the machine, end in good order?
 //! - `lock`: one daemon to one cache directory.
@@ -23,6 +24,7 @@ mod learned;
 mod lock;
 mod make;
 mod rows;
+mod salvage;
 mod seal;
 mod session;
 mod tables;
@@ -48,6 +50,7 @@ use crate::types::{ETag, FileId, Key, ObjectHeaders, Span, Version};
 use database::explain;
 use learned::Learned;
 pub use lock::DirectoryLock;
+pub use salvage::{Salvage, replace, salvage};
 use seal::Total;
 use tables::{META, SYMLINK};
 use tail::{Found, Record, Tail};
@@ -159,7 +162,7 @@ impl Journal {
         let path = directory.join(JOURNAL_FILE);
         let was_made = make::ensure(directory)?;
         verify::header(&path)?;
-        let connection = database::connect(&path).map_err(|e| explain(&path, e))?;
+        let connection = database::connect(&path).map_err(|e| verify::refuse(&path, e))?;
         let found = verify::contents(&connection, &path)?;
         let (boot, tail) = (tail::boot_number(boot), tail::read(directory)?);
         verify::reach(&path, &tail, &found.unwrap_or_default(), boot)?;

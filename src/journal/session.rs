@@ -19,6 +19,15 @@ pub(super) fn boot_id() -> Option<String> {
     simulation::boot().or_else(|| std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned()))
 }
 
+/// `session` and `then` as the journal has them, `now` the present boot.
+pub(super) fn is_trusted(session: Option<&str>, then: Option<&str>, now: Option<&str>) -> bool {
+    match session {
+        None | Some("ended") => true,
+        Some(DOUBTED) => false,
+        Some(_) => now.is_some() && then == now,
+    }
+}
+
 impl Journal {
     /// Starts a session: what lies on the disk can be trusted (true), or the machine went down under the last one.
     /// Call it once, after `open` and before `Cache::open`. fsyncs.
@@ -26,13 +35,19 @@ impl Journal {
         self.begin_session_under(boot_id().as_deref())
     }
 
-    pub(super) fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
-        let ended = self.meta("session")?;
-        let trusted = match ended.as_deref() {
-            None | Some("ended") => true,
-            Some(DOUBTED) => false,
-            Some(_) => boot.is_some() && self.meta("boot")?.as_deref() == boot,
-        };
+    /// The same under a boot of this name; for tests.
+    #[doc(hidden)]
+    pub fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
+        let trusted = is_trusted(self.meta("session")?.as_deref(), self.meta("boot")?.as_deref(), boot);
+        self.begin(trusted, boot)
+    }
+
+    /// For a directory that was copied from a machine that had not gone down, whatever this one's boot is.
+    pub fn begin_session_trusted(&self) -> Result<bool> {
+        self.begin(true, boot_id().as_deref())
+    }
+
+    fn begin(&self, trusted: bool, boot: Option<&str>) -> Result<bool> {
         // In this order: a daemon that is killed between the two must leave no less doubt than it found.
         self.set_meta("session", if trusted { RUNNING } else { DOUBTED })?;
         self.set_meta("boot", boot.unwrap_or("unknown"))?;

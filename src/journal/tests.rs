@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod damage;
+
 fn journal() -> (tempfile::TempDir, Journal) {
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::open(directory.path(), "s3://b").unwrap();

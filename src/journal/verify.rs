@@ -100,7 +100,7 @@ pub fn reach(path: &Path, found: &Found, total: &Total, boot: u64) -> Result<()>
 }
 
 /// An error while a journal is looked over is damage unless it is the system's.
-fn refuse(path: &Path, error: rusqlite::Error) -> Error {
+pub fn refuse(path: &Path, error: rusqlite::Error) -> Error {
     use ErrorCode as Code;
     match error.sqlite_error_code() {
         Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::PermissionDenied | Code::OutOfMemory | Code::SystemIoFailure)

@@ -126,7 +126,7 @@ impl Shared {
         if let Some(file) = &step.file {
             file.mark_dirty();
         }
-        queue.take_error(&step.key);
+        let kept = queue.take_error(&step.key);
         if queue.sessions.get(&step.key).is_some_and(|session| Some(session.file) != step.file.as_ref().map(|file| file.id())) {
             queue.give_up_session(&step.key);
             self.aborts.notify_one();
@@ -140,7 +140,14 @@ impl Shared {
         let generation = queue.count();
         let mut entry = Entry::new(desired.clone(), step.file.clone(), generation, now);
         entry.new_once_deleted = step.new_once_deleted;
-        if let Some(old) = queue.remove(&step.key, now) {
+        let mut old = queue.remove(&step.key, now);
+        // Whoever goes on writing into a file that could not be sent shall hear of it all the same; but who replaces it
+        // whole has settled a conflict.
+        let same_file = old.as_mut().filter(|old| old.desired.content == desired.content);
+        let untold = same_file
+            .and_then(|old| old.failed.take().filter(|failed| !failed.told).map_or(kept, |failed| Some(failed.error)))
+            .filter(|error| !(matches!(error, Error::Stale | Error::Exists) && desired.condition == Condition::Any));
+        if let Some(old) = old {
             entry.first_dirty = old.first_dirty;
             entry.unsure = old.unsure;
             // Still the same new file, and that delete is still under way.
@@ -156,6 +163,9 @@ impl Shared {
             }
         }
         queue.put(&step.key, entry, now);
+        if let Some(error) = untold {
+            queue.keep_error(&step.key, error);
+        }
     }
 }
 

@@ -238,6 +238,12 @@ impl Writer {
         self.shared.queue.lock().get(key).map(|entry| entry.desired.clone())
     }
 
+    /// An operation on `key` is under way, or over and not yet told to the file system: what the bucket was seen to hold
+    /// meanwhile may be the state before it.
+    pub fn is_landing(&self, key: &Key) -> bool {
+        self.shared.queue.lock().flight(key).is_some()
+    }
+
     /// Every pending key below `directory` (root or trailing slash; its own marker included), in order.
     pub fn pending_below(&self, directory: &Key) -> Vec<(Key, Desired)> {
         self.shared.queue.lock().below(directory).map(|(key, entry)| (key.clone(), entry.desired.clone())).collect()

@@ -182,7 +182,8 @@ impl ObjectStore for MemoryStore {
 
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<UploadId> {
         check_key(Operation::CreateMultipartUpload, key)?;
-        Ok(self.state.lock().uploads.create(key, normal_headers(headers)))
+        let now = (self.clock)();
+        Ok(self.state.lock().uploads.create(key, normal_headers(headers), now))
     }
 
     async fn upload_part(&self, key: &Key, upload: &UploadId, number: u32, body: Body) -> Result<Part> {
