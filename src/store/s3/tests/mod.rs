@@ -193,7 +193,16 @@ async fn uploads_carry_an_md5_and_no_header_that_r2_refuses() {
     for head in [put, part] {
         assert!(head.contains("content-md5: ndtkysamgdt1yfzofvxnpg=="), "{head}");
         assert!(head.contains("x-amz-content-sha256: unsigned-payload"), "{head}");
-        for refused in ["x-amz-checksum", "x-amz-sdk-checksum", "x-amz-acl", "x-amz-tagging", "aws-chunked", "expect:", "x-amz-trailer", "transfer-encoding"] {
+        for refused in [
+            "x-amz-checksum",
+            "x-amz-sdk-checksum",
+            "x-amz-acl",
+            "x-amz-tagging",
+            "aws-chunked",
+            "expect:",
+            "x-amz-trailer",
+            "transfer-encoding",
+        ] {
             assert!(!head.contains(refused), "{refused}: {head}");
         }
     }
