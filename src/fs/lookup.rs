@@ -72,7 +72,7 @@ impl Fs {
                 Answer::Is(found) => return Ok(found),
                 Answer::Ask(question) => question,
                 Answer::List => {
-                    self.load_listing(parent).await?;
+                    self.load_listing_or_remember(parent).await?;
                     continue;
                 }
             };
@@ -141,7 +141,8 @@ impl Fs {
                 if is_fresh(node.complete_at()) {
                     return Ok(Answer::Is(None));
                 }
-                if node.complete && node.children.len() < LIST_FOR_FILLING {
+                // In an outage what was listed before is the answer, however old.
+                if node.complete && node.children.len() < LIST_FOR_FILLING && !self.outage.is_on() {
                     return Ok(Answer::List);
                 }
             }

@@ -5,7 +5,7 @@
 //! - `queue`: the waiting keys in memory; `apply`: how new desired states get there and into the journal.
 //! - `pick`: one pass over the queue; `reconcile`: the loop around it; `flight`: one operation from start to record.
 //! - `upload`, `multipart`, `parts`, `inline`, `source`: data to the bucket. `copy`, `delete`, `directory`, `cycle`: the rest.
-//! - `finish`, `conflict`: what became of it. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
+//! - `finish`, `conflict`: what became of it. `salvage`: what a crash of the machine left to want. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
 //!
 //! Invariants:
 //! - The journal knows before anybody else does: a desired state is written before `apply` returns, cleared after the
@@ -38,6 +38,7 @@ mod parts;
 mod pick;
 mod queue;
 mod reconcile;
+mod salvage;
 mod source;
 mod sync;
 #[cfg(test)]
@@ -194,7 +195,8 @@ impl Writer {
         for (key, etag) in journal.attempts()? {
             queue.remember_own(&key, etag);
         }
-        load(&mut queue, journal.desired()?, &cache);
+        let desired = salvage::desired(&journal, &cache)?;
+        load(&mut queue, desired, &cache);
         let shared = Shared {
             store,
             journal,

@@ -39,7 +39,7 @@ pub struct MemoryStore {
     clock: Clock,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     objects: BTreeMap<Key, Object>,
     uploads: Uploads,
@@ -90,6 +90,11 @@ impl MemoryStore {
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
+    }
+
+    /// Another bucket that holds what this one holds now, uploads under way included; from here on they go their own ways.
+    pub fn fork(&self) -> Self {
+        Self { state: Mutex::new(self.state.lock().clone()), min_part_bytes: self.min_part_bytes, clock: Arc::clone(&self.clock) }
     }
 
     /// All keys in byte order.

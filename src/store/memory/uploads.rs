@@ -15,12 +15,13 @@ use crate::types::{ETag, Key, ObjectHeaders, Span};
 const MAX_PARTS: u32 = 10_000;
 
 /// The unfinished uploads, by the order in which they began.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Uploads {
     begun: u64,
     pending: BTreeMap<u64, Upload>,
 }
 
+#[derive(Clone)]
 struct Upload {
     key: Key,
     headers: ObjectHeaders,
