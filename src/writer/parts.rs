@@ -2,19 +2,32 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Shared;
 use super::flight::Job;
 use super::grid::{PartPlan, PartSource};
 use super::source::is_gone;
+use super::{Shared, orphans};
 use crate::error::{Error, Result};
 use crate::journal::Change;
 use crate::store::{ErrorKind, Part, UploadId};
 use crate::types::{ObjectHeaders, Span, Version};
 
-/// Begins an upload. Its id is in the journal before this returns.
+/// Begins an upload. Its id is in the journal before this returns; before the store is asked, that it is about to be.
 pub async fn begin(shared: &Shared, job: &Job, headers: &ObjectHeaders) -> Result<UploadId> {
-    let id = shared.store.create_upload(&job.key, headers).await?;
-    if let Err(error) = shared.journal.apply(&[Change::BeginUpload(job.key.clone(), id.clone())]) {
+    let intent = orphans::intent(&job.key, job.number);
+    shared.journal.apply(&[Change::BeginUpload(job.key.clone(), intent.clone())])?;
+    let created = shared.store.create_upload(&job.key, headers).await;
+    let id = match created {
+        Ok(id) => id,
+        Err(error) if error.outcome_unknown => {
+            give_up(shared, job, intent);
+            return Err(error.into());
+        }
+        Err(error) => {
+            shared.journal.apply(&[Change::EndUpload(intent)])?;
+            return Err(error.into());
+        }
+    };
+    if let Err(error) = shared.journal.apply(&[Change::EndUpload(intent), Change::BeginUpload(job.key.clone(), id.clone())]) {
         give_up(shared, job, id);
         return Err(error);
     }
