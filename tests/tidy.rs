@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["config"],
+    &["recover"],
     &["daemon"],
     &["fuse"],
     &["fs"],
@@ -20,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["store"],
     &["clock", "media", "metrics"],
+    &["simulation"],
     &["types"],
 ];
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::journal::Change;
+use crate::simulation::{self, Event};
 use crate::types::Span;
 
 use super::WriteRefused;
@@ -79,6 +80,7 @@ impl LocalFile {
         let old_size = state.size;
         self.note_change(state, old_size..size);
         file.set_len(size)?;
+        simulation::saw(|| Event::Written);
         if let Err(error) = self.gain(state, old_size..size, size, true) {
             file.set_len(old_size)?;
             return Err(error);
@@ -108,6 +110,7 @@ impl LocalFile {
         state.changed_at = Instant::now();
         self.make_stale(state);
         file.set_len(size)?;
+        simulation::saw(|| Event::Written);
         self.shared.release(charged - state.charged(), dirty);
         if !state.complete && state.is_full() {
             self.journal_complete(state)?;
@@ -174,7 +177,10 @@ impl LocalFile {
         loop {
             match file.write_all_at(data, offset) {
                 Err(error) if disk::is_full(&error) && self.shared.evict(data.len() as u64) => {}
-                result => return result,
+                result => {
+                    simulation::saw(|| Event::Written);
+                    return result;
+                }
             }
         }
     }

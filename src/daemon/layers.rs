@@ -35,8 +35,11 @@ const REACH_TIME: Duration = Duration::from_secs(4);
 const READS_AT_ONCE: usize = 32;
 const CHANGES_AT_ONCE: usize = 32;
 const FETCHES_AT_ONCE: usize = 16;
+/// Shortest and longest time of one attempt: a third of what an operation may take, so that one that hangs is followed by
+/// another.
+const ATTEMPT_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
 /// The file in the cache directory that says which bucket has answered from here.
-const REACHED: &str = "reached";
+pub const REACHED: &str = "reached";
 
 pub struct Layers {
     /// Held as long as the daemon lives.
@@ -49,11 +52,11 @@ pub struct Layers {
 }
 
 /// The bucket as one mount sees it.
-struct Bucket {
+pub struct Bucket {
     /// Every request is one attempt.
-    plain: Store,
+    pub plain: Store,
     /// Limited and repeated.
-    steady: Store,
+    pub steady: Store,
     /// It was configured, but did not answer.
     lost: Option<StoreError>,
 }
@@ -74,6 +77,7 @@ pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
     let cache = Cache::open(&settings.cache_dir, Arc::clone(&journal), limits, trusted).map_err(DaemonError::Start)?;
     let writer = Writer::open(Arc::clone(&bucket.steady), Arc::clone(&journal), Arc::clone(&cache), writer_config(settings));
     let writer = writer.map_err(DaemonError::Start)?;
+    journal.believe().map_err(DaemonError::Start)?;
     let reader = Reader::new(Arc::clone(&bucket.steady), ReaderConfig { timeout: settings.timeout, parallel: FETCHES_AT_ONCE });
     let parts = (Arc::clone(&journal), Arc::clone(&cache), Arc::clone(&writer));
     let fs = Fs::new(bucket.steady, parts.0, parts.1, reader, parts.2, fs_config(settings)).map_err(DaemonError::Start)?;
@@ -85,11 +89,24 @@ pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
     Ok(Layers { lock, journal, cache, writer, fs, counts })
 }
 
-async fn reach_bucket(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, DaemonError> {
+/// The bucket, if it answers: for who can do nothing without it.
+pub async fn answering_bucket(settings: &Settings) -> Result<Bucket, DaemonError> {
+    let (bucket, answer) = ask_bucket(settings, &RequestCounts::new()).await?;
+    answer.map(|()| bucket).map_err(DaemonError::Bucket)
+}
+
+/// Makes the connection and asks whether the bucket can be used.
+async fn ask_bucket(settings: &Settings, counts: &RequestCounts) -> Result<(Bucket, store::Result<()>), DaemonError> {
     let begun = Instant::now();
     let bucket = timeout(REACH_TIME, connect(settings, counts)).await.unwrap_or_else(|_| Err(DaemonError::Bucket(no_answer(settings))))?;
     let left = REACH_TIME.saturating_sub(begun.elapsed());
-    match timeout(left, check_bucket(&bucket.plain)).await.unwrap_or_else(|_| Err(no_answer(settings))) {
+    let answer = timeout(left, check_bucket(&bucket.plain)).await.unwrap_or_else(|_| Err(no_answer(settings)));
+    Ok((bucket, answer))
+}
+
+async fn reach_bucket(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, DaemonError> {
+    let (bucket, answer) = ask_bucket(settings, counts).await?;
+    match answer {
         Ok(()) => Ok(bucket),
         Err(error) if error.kind.is_transient() && was_reached(settings) => {
             warn!(error = advice(&error), "the bucket doesn't answer: mounting with what is in the cache, and trying on");
@@ -124,6 +141,7 @@ async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, 
         ca_file: settings.ca_file.clone(),
         credentials: settings.credentials.clone(),
         counts: counts.clone(),
+        attempt_timeout: (settings.timeout / 3).clamp(ATTEMPT_TIME.0, ATTEMPT_TIME.1),
         ..S3Config::new(settings.bucket.as_str())
     };
     let s3: Store = Arc::new(s3::connect(config).await.map_err(DaemonError::Bucket)?);
@@ -135,7 +153,7 @@ async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, 
     Ok(Bucket { plain: prefixed(traced), steady: prefixed(retried), lost: None })
 }
 
-fn writer_config(settings: &Settings) -> WriterConfig {
+pub fn writer_config(settings: &Settings) -> WriterConfig {
     WriterConfig {
         on_conflict: settings.on_conflict,
         through: settings.write_mode == WriteMode::Through,

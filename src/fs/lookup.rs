@@ -88,8 +88,9 @@ impl Fs {
     /// The same for a name that was missing a moment ago: one HEAD says whether another host has made it since.
     pub(super) async fn resolve_object(&self, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Option<Ino>> {
         let key = self.directory_key(&self.names.lock(), parent)?.child(name);
-        if keys::is_blank(&key) {
-            return Ok(None);
+        // What the bucket still holds under a name that was removed here is not another host's.
+        if keys::is_blank(&key) || self.writer.pending(&key).is_some_and(|desired| desired.content == Content::Absent) {
+            return self.resolve(parent, name, None).await;
         }
         let question = Question { parent, name: Arc::clone(name), key, ask: Ask::ObjectOnly };
         match self.ask_or_remember(question).await? {

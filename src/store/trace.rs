@@ -155,13 +155,13 @@ impl ObjectStore for TraceStore {
     }
 
     async fn get(&self, key: &Key, span: Option<Span>, if_match: Option<&ETag>) -> Result<ObjectBody> {
-        let ObjectBody { info, span, stream } = self.traced(Operation::GetObject, key, self.inner.get(key, span, if_match)).await?;
+        let ObjectBody { info, span, md5, stream } = self.traced(Operation::GetObject, key, self.inner.get(key, span, if_match)).await?;
         let counts = self.counts.clone();
         let count = move |chunk: &Result<bytes::Bytes>| match chunk {
             Ok(bytes) => _ = counts.0.bytes_down.fetch_add(bytes.len() as u64, Ordering::Relaxed),
             Err(_) => counts.count_error(Operation::GetObject),
         };
-        Ok(ObjectBody { info, span, stream: stream.inspect(count).boxed() })
+        Ok(ObjectBody { info, span, md5, stream: stream.inspect(count).boxed() })
     }
 
     async fn put(&self, key: &Key, body: Body, headers: &ObjectHeaders, condition: &Condition) -> Result<Receipt> {

@@ -2,7 +2,7 @@
 //!
 //! `merge` is the whole of the coalescing: what is wanted now, given what was wanted and what is under way. It is pure.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -73,7 +73,7 @@ impl Shared {
         if !rows.is_empty() {
             self.journal.apply(&rows)?;
         }
-        let mut moved = HashMap::new();
+        let mut moved = BTreeMap::new();
         for step in &steps {
             self.enter(&mut queue, step, now, &mut moved);
         }
@@ -122,7 +122,7 @@ impl Shared {
     }
 
     /// Brings memory to what the journal says now.
-    fn enter(&self, queue: &mut Queue, step: &Step, now: Instant, moved: &mut HashMap<FileId, Vec<Waiter>>) {
+    fn enter(&self, queue: &mut Queue, step: &Step, now: Instant, moved: &mut BTreeMap<FileId, Vec<Waiter>>) {
         if let Some(file) = &step.file {
             file.mark_dirty();
         }
@@ -184,14 +184,14 @@ fn step_rows(queue: &Queue, step: &Step) -> Result<Vec<Change>> {
 }
 
 /// The entry's file is wanted elsewhere or not at all: those who wait for it go with the file.
-fn part_with_waiters(old: Entry, moved: &mut HashMap<FileId, Vec<Waiter>>) {
+fn part_with_waiters(old: Entry, moved: &mut BTreeMap<FileId, Vec<Waiter>>) {
     match old.desired.content {
         Content::Staged(id) if !old.waiters.is_empty() => moved.entry(id).or_default().extend(old.waiters),
         _ => old.waiters.into_iter().for_each(|waiter| waiter.done(Ok(()))),
     }
 }
 
-fn hand_over_waiters(queue: &mut Queue, steps: &[Step], mut moved: HashMap<FileId, Vec<Waiter>>) {
+fn hand_over_waiters(queue: &mut Queue, steps: &[Step], mut moved: BTreeMap<FileId, Vec<Waiter>>) {
     for step in steps {
         let Some(waiters) = step.file.as_ref().and_then(|file| moved.remove(&file.id())) else { continue };
         if let Some(entry) = queue.get_mut(&step.key) {

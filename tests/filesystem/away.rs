@@ -80,8 +80,9 @@ async fn with_a_short_timeout_known_names_are_answered_before_it() {
 #[tokio::test(start_paused = true)]
 async fn what_was_renamed_unsent_is_there_after_a_restart_without_the_bucket() {
     let bucket = Bucket::new();
-    bucket.put("f", b"cached").await;
     let mount = bucket.mount();
+    mount.save("f", b"cached").await.unwrap();
+    mount.settle().await;
     assert_eq!(mount.read("f").await.unwrap(), b"cached");
     assert!(!mount.exists("renamed").await);
     bucket.faults.add(Rule::any().fault(Fault::Error(ErrorKind::Unreachable)));

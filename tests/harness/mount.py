@@ -143,7 +143,7 @@ class Mount:
 
     def flush(self, path=None, seconds=120):
         """Returns when everything under `path` (the whole mount) is in the bucket."""
-        subprocess.run([binary(), "flush", str(path or self.path)], check=True, timeout=seconds, stdout=subprocess.DEVNULL)
+        subprocess.run([binary(), "flush", str(path or self.path)], check=True, timeout=seconds, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def settle(self, seconds=60):
         """Waits until nothing is left to send, without pushing: what the daemon does by itself."""
