@@ -16,7 +16,7 @@ the bucket when all is sent, where nothing else is either. Each round of each po
 """
 
 import argparse
-import contextlib
+import errno
 import os
 import pathlib
 import random
@@ -35,6 +35,8 @@ FILES = 120
 OTHERS, OTHERS_BYTES = 16, 1 << 20
 # Longest time until the kill: within it the point's work is under way.
 KILL_WITHIN_S = {"delete": 0.5, "start": 1.0}
+# What a program may be told when the daemon dies under it: the request that was on its way, and those after it.
+GONE = {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO}
 OPTIONS = {"evict": ["--cache-size", "8MiB", "--ttl", "1s"]}
 
 
@@ -46,7 +48,7 @@ class Program(threading.Thread):
         self.point, self.folder, self.choose = point, folder, random.Random(seed)
         # The step under way: the tree after it, and the one path whose bytes it writes.
         self.tree, self.after, self.written = {}, None, None
-        self.stopping, self.steps_done = threading.Event(), 0
+        self.stopping, self.steps_done, self.error = threading.Event(), 0, None
 
     # ------------------------------------------------------------------ steps
 
@@ -86,11 +88,13 @@ class Program(threading.Thread):
 
     def run(self):
         self.steps_done = 0
-        with contextlib.suppress(OSError):  # the daemon is gone
+        try:
             for number in range(10_000):
                 if self.stopping.is_set():
                     return
                 getattr(self, f"do_{self.point}")(number)
+        except OSError as error:  # the daemon is gone
+            self.error = error
 
     def do_rename(self, number):
         top = next(iter(self.tree)).partition("/")[0]
@@ -222,14 +226,16 @@ def one_round(point, number, store, work, args):
         [program.prepare() for program in programs]
         mount.settle()
         [thread.start() for thread in programs + readers]
-        programs[0].join(choose.uniform(0.05, KILL_WITHIN_S.get(point, 2.5)))
+        programs[0].join(choose.uniform(0.1, KILL_WITHIN_S.get(point, 2.5)))
         mount.kill_only()
         [thread.stopping.set() for thread in programs + readers]
         [thread.join(30) for thread in programs + readers]
         mount.kill()
+        ends = {program.error.errno for program in programs if program.error}
         kill_again(point, mount, choose)
         mount.start()
         wrong = [f"through the mount: {line}" for program in programs if (line := program.wrong(through_the_mount(program.folder)))]
+        wrong += [f"a program got {os.strerror(number)} from a dead daemon" for number in ends - GONE]
         wrong += [line for reader in readers for line in reader.wrong]
         wrong += [f"{path}: wrong bytes after the restart" for path, data in others.items() if (mount.path / path).read_bytes() != data]
         shown = {program: through_the_mount(program.folder) for program in programs}
