@@ -28,6 +28,9 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE upload (id TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE attempt (key TEXT NOT NULL, etag TEXT NOT NULL, PRIMARY KEY (key, etag)) WITHOUT ROWID;
     CREATE TABLE symlink (key TEXT PRIMARY KEY, target TEXT NOT NULL) WITHOUT ROWID;
+", "
+    CREATE TABLE checksum (file_id INTEGER NOT NULL, region INTEGER NOT NULL, sums BLOB NOT NULL, PRIMARY KEY (file_id, region));
+    CREATE TABLE seal (file_id INTEGER PRIMARY KEY, size INTEGER NOT NULL, whole INTEGER NOT NULL);
 "];
 
 /// Another process that looks into the journal (`recover`, a backup) may hold it for a moment.

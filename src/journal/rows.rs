@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, params};
 use crate::store::UploadId;
 use crate::types::{ETag, FileId, Key, Span, Version};
 
-use super::{Change, Desired, FileRow};
+use super::{Change, Desired, FileRow, sums};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -36,12 +36,17 @@ fn apply_one(connection: &Connection, change: &Change) -> Result<()> {
         }
         Change::RemoveFile(id) => {
             drop_spans(connection, *id)?;
+            sums::forget(connection, *id)?;
             run("DELETE FROM file WHERE id = ?1", &[&(id.0 as i64)])
         }
         Change::AddPresent(id, span, size) => run(
             "INSERT OR IGNORE INTO present (file_id, start, end, size) VALUES (?1, ?2, ?3, ?4)",
             &[&(id.0 as i64), &(span.start as i64), &(span.end as i64), &(*size as i64)],
         ),
+        Change::PutSums(id, region, encoded) => sums::put(connection, *id, *region, encoded),
+        Change::DropSums(id, region) => sums::drop(connection, *id, *region),
+        Change::Seal(id, seal) => sums::seal(connection, *id, *seal),
+        Change::BreakSeal(id) => sums::break_seal(connection, *id),
         Change::Used(id, used) => run("UPDATE file SET used = ?2 WHERE id = ?1", &[&(id.0 as i64), &(*used as i64)]),
         Change::BeginUpload(key, id) => run("INSERT OR REPLACE INTO upload (id, key) VALUES (?1, ?2)", &[&id.0, &key.as_str()]),
         Change::EndUpload(id) => run("DELETE FROM upload WHERE id = ?1", &[&id.0]),
@@ -171,7 +176,7 @@ fn key(row: &Row<'_>, column: usize) -> Result<Key> {
     Ok(Key::new(row.get_ref(column)?.as_str()?))
 }
 
-fn bytes(row: &Row<'_>, column: usize) -> Result<u64> {
+pub(super) fn bytes(row: &Row<'_>, column: usize) -> Result<u64> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }

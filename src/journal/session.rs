@@ -24,11 +24,20 @@ impl Journal {
             None | Some("ended") => true,
             Some(_) => boot.is_some() && self.meta("boot")?.as_deref() == boot,
         };
-        self.set_meta("boot", boot.unwrap_or("unknown"))?;
+        if trusted {
+            self.set_meta("boot", boot.unwrap_or("unknown"))?;
+        }
         self.set_meta("session", "running")?;
         // A power cut must not bring "ended" back.
         self.sync()?;
         Ok(trusted)
+    }
+
+    /// What can't be trusted was thrown away: from now on this boot counts. Killed before, the next start does it again.
+    pub fn recovered(&self) -> Result<()> {
+        let boot = std::fs::read_to_string(BOOT_ID).ok();
+        self.set_meta("boot", boot.as_deref().map_or("unknown", str::trim))?;
+        self.sync()
     }
 
     /// Ends the session in good order. Call it after the last `Cache::sync`, when nothing is written any more. fsyncs.
@@ -50,6 +59,9 @@ mod tests {
         assert!(journal.begin_session_under(Some("one")).unwrap(), "a new directory");
         assert!(journal.begin_session_under(Some("one")).unwrap(), "the daemon was killed");
         assert!(!journal.begin_session_under(Some("two")).unwrap(), "the machine went down");
+        assert!(!journal.begin_session_under(Some("two")).unwrap(), "the daemon was killed before it had dealt with that");
+        journal.recovered().unwrap();
+        assert!(journal.begin_session().unwrap(), "it has");
         journal.end_session().unwrap();
         assert!(journal.begin_session_under(Some("three")).unwrap(), "an orderly end before a restart of the machine");
         assert!(!journal.begin_session_under(None).unwrap(), "nothing is known of the boot");
