@@ -11,7 +11,7 @@ use crate::types::Span;
 
 use super::file::LocalFile;
 use super::state::State;
-use super::sums::{Expected, Sums, blocks};
+use super::sums::{Expected, REGION_BYTES, Sums, blocks};
 use super::verify::read_full;
 
 static ZEROS: [u8; super::sums::BLOCK_BYTES as usize] = [0; super::sums::BLOCK_BYTES as usize];
@@ -65,7 +65,9 @@ impl LocalFile {
     fn unseal(&self, state: &mut State, span: &Span) -> Result<()> {
         let regions = state.sums.as_ref().map(|sums| sums.kept_over(span)).unwrap_or_default();
         let mut changes: Vec<Change> = regions.iter().map(|region| Change::DropSums(self.id, *region)).collect();
-        let seal = state.seal.filter(|seal| span.start >= seal.size).map(|seal| Seal { whole: false, ..seal });
+        // A region's sums go together.
+        let first = regions.first().map_or(span.start, |region| span.start.min(region * REGION_BYTES));
+        let seal = state.seal.filter(|seal| first >= seal.size).map(|seal| Seal { whole: false, ..seal });
         if seal != state.seal {
             changes.push(seal.map_or(Change::BreakSeal(self.id), |seal| Change::Seal(self.id, seal)));
         }

@@ -36,7 +36,15 @@ impl LocalFile {
         if state.sums.is_none() {
             let rows = if state.in_journal { self.shared.journal.sums(self.id)? } else { Vec::new() };
             let damaged = || Error::Corrupt(format!("the checksums of data file {} don't make sense", self.id));
-            state.sums = Some(Sums::from_journal(rows).ok_or_else(damaged)?);
+            let mut sums = Sums::from_journal(rows).ok_or_else(damaged)?;
+            // Fetched bytes may be absent again that share a sum with others.
+            let mut pieces = if state.complete { Vec::new() } else { sums.touching(&(0..u64::MAX)) };
+            pieces.retain(|piece| !state.has(&piece.span));
+            for piece in pieces {
+                state.unsure |= state.present.covered(piece.span.clone()) > 0;
+                sums.forget(&piece.span);
+            }
+            state.sums = Some(sums);
         }
         Ok(state.sums.get_or_insert_default())
     }
@@ -73,9 +81,13 @@ impl LocalFile {
         }
         let seal = Some(Seal { size: state.size, whole: true });
         self.ensure_data_file(&mut state)?;
-        let changes = self.sum_changes(&state, seal);
+        let mut changes = self.sum_changes(&state, seal);
+        // A sum may cover fetched bytes beside changed ones: what the journal has one of, it has to call present.
+        let fetched = state.present.iter().flat_map(|span| state.journalled.missing(span));
+        changes.extend(fetched.map(|span| Change::AddPresent(self.id, span, state.size)));
         self.shared.journal.apply(&changes)?;
         state.told_sums(seal);
+        state.journalled = state.present.clone();
         Ok(())
     }
 

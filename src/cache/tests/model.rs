@@ -193,7 +193,9 @@ impl Model {
         let protected = {
             let mut state = self.file.state.lock();
             let below = state.zeros_below();
-            at < below || self.file.sums(&mut state).unwrap().gaps(&(at..at + 1)).is_empty()
+            let pieces = self.file.sums(&mut state).unwrap().touching(&(at..at + 1));
+            // After a kill fetched bytes may be absent again that share a sum with changed ones.
+            pieces.first().map_or(at < below, |piece| state.has(&piece.span))
         };
         let at_rest = self.file.state.lock().is_sealed();
         assert!(protected || !at_rest, "{at} is at rest and under no sum");
@@ -224,7 +226,7 @@ fn named(number: u64, size: u64) -> Version {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
     fn a_file_is_a_vector_of_bytes(steps in prop::collection::vec(step(), 1..40), at in any::<u64>(), down in any::<bool>(), rest in any::<bool>()) {
         let mut model = Model::new();
