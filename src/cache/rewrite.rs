@@ -121,7 +121,9 @@ impl Rewrite {
                     continue;
                 }
                 match &kept.bytes {
-                    Some(bytes) => sums.add(part.start, &bytes[(part.start - kept.span.start) as usize..(part.end - kept.span.start) as usize]),
+                    Some(bytes) => {
+                        sums.add(part.start, &bytes[(part.start - kept.span.start) as usize..(part.end - kept.span.start) as usize])
+                    }
                     None => sums.add_bad(&part),
                 }
             }

@@ -101,10 +101,12 @@ impl Sums {
             let start = number * REGION_BYTES;
             let first = region.sums.partition_point(|sum| start + u64::from(sum.end()) <= span.start);
             let sums = region.sums[first..].iter().take_while(|sum| start + u64::from(sum.at) < span.end);
-            found.extend(sums.map(|sum| Expected {
-                span: start + u64::from(sum.at)..start + u64::from(sum.end()),
-                crc: (!sum.bad).then_some(sum.crc),
-            }));
+            found.extend(
+                sums.map(|sum| Expected {
+                    span: start + u64::from(sum.at)..start + u64::from(sum.end()),
+                    crc: (!sum.bad).then_some(sum.crc),
+                }),
+            );
         }
         found
     }

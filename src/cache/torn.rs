@@ -82,7 +82,8 @@ impl Crash<'_> {
             Err(error) => return Err(error.into()),
         };
         row.size = seal.size;
-        let mut present: SpanSet = if row.complete { std::iter::once(0..row.size).collect() } else { row.present.iter().cloned().collect() };
+        let mut present: SpanSet =
+            if row.complete { std::iter::once(0..row.size).collect() } else { row.present.iter().cloned().collect() };
         present.cut(row.size);
         let Some(sums) = Sums::from_journal(self.journal.sums(row.id)?) else { return Ok(None) };
         if !is_right(&file, &sums, &present, row.size) {

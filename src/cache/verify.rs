@@ -238,4 +238,3 @@ pub(super) fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> io::Resu
     }
     Ok(done)
 }
-

@@ -45,6 +45,15 @@ pub struct Report {
     pub hidden_keys: u64,
     pub cache_bytes: u64,
     pub cache_limit_bytes: u64,
+    /// Times since the mount began that cached bytes were found damaged, and were fetched again.
+    #[serde(default)]
+    pub damaged_refetched: u64,
+    /// Files whose unsent bytes were found damaged since the mount began.
+    #[serde(default)]
+    pub damaged_files: u64,
+    /// Files that crashes of the machine have torn, kept in the folder `damaged` of the cache directory.
+    #[serde(default)]
+    pub damaged_kept: u64,
     /// By S3 operation, since the mount began; repeated attempts included.
     pub requests: BTreeMap<String, u64>,
     pub request_errors: BTreeMap<String, u64>,
@@ -105,7 +114,7 @@ pub struct Sources {
 
 impl Sources {
     pub fn report(&self) -> Report {
-        let (settings, backlog, usage) = (&self.settings, self.writer.backlog(), self.cache.usage());
+        let (settings, backlog, usage, damage) = (&self.settings, self.writer.backlog(), self.cache.usage(), self.cache.damage());
         let named = |counts: BTreeMap<&'static str, u64>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         let degraded = backlog.degraded.or_else(|| self.reach.get());
         Report {
@@ -135,6 +144,9 @@ impl Sources {
             hidden_keys: self.fs.hidden_keys() as u64,
             cache_bytes: usage.bytes,
             cache_limit_bytes: usage.limit_bytes,
+            damaged_refetched: damage.refetched,
+            damaged_files: damage.unsent_files,
+            damaged_kept: damage.kept_files,
             requests: named(self.counts.snapshot()),
             request_errors: named(self.counts.errors()),
             uploaded_bytes: self.counts.bytes_up(),
@@ -211,6 +223,9 @@ mod tests {
             hidden_keys: 0,
             cache_bytes: 0,
             cache_limit_bytes: 1,
+            damaged_refetched: 0,
+            damaged_files: 0,
+            damaged_kept: 0,
             requests: BTreeMap::new(),
             request_errors: BTreeMap::new(),
             uploaded_bytes: 0,

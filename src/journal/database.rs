@@ -12,7 +12,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::{Error, Result};
 
 /// Each step brings a journal from the version that is its index to the next; a released step is never edited.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE desired (key TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE file (
@@ -28,10 +29,12 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE upload (id TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE attempt (key TEXT NOT NULL, etag TEXT NOT NULL, PRIMARY KEY (key, etag)) WITHOUT ROWID;
     CREATE TABLE symlink (key TEXT PRIMARY KEY, target TEXT NOT NULL) WITHOUT ROWID;
-", "
+",
+    "
     CREATE TABLE checksum (file_id INTEGER NOT NULL, region INTEGER NOT NULL, sums BLOB NOT NULL, PRIMARY KEY (file_id, region));
     CREATE TABLE seal (file_id INTEGER PRIMARY KEY, size INTEGER NOT NULL, whole INTEGER NOT NULL);
-"];
+",
+];
 
 /// Another process that looks into the journal (`recover`, a backup) may hold it for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -5,4 +5,5 @@ mod basics;
 mod costs;
 mod model;
 mod renames;
+mod rot;
 mod world;
