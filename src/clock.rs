@@ -2,8 +2,10 @@
 
 use std::time::SystemTime;
 
-/// The time of day.
+use crate::simulation;
+
+/// The time of day; a simulated world's in one.
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
 pub fn now() -> SystemTime {
-    SystemTime::now()
+    simulation::now().unwrap_or_else(SystemTime::now)
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! cli        the command line: one file a subcommand
 //! config     options from flags, -o, environment and file, checked
+//! recover    a cache directory without its daemon: what waits in it, saved or sent
 //! daemon     one mount from its beginning to its end
 //! fuse       the edge to the kernel: mounting, requests, errno
 //! fs         POSIX semantics over what lies below; runs without FUSE
@@ -13,8 +14,10 @@
 //! journal    what must survive a crash, in SQLite
 //! error      what can go wrong above the store
 //! store      the one seam to the bucket: the trait, S3, memory, decorators
+//! metrics    the text format of Prometheus
 //! media      Content-Type by name and first bytes
 //! clock      the time of day
+//! simulation the seam of the simulated world that tests run in
 //! types      the words that all share
 //!
 //! emulator   S3 over HTTP for the demo and the tests; stands beside the layers
@@ -34,8 +37,11 @@ pub mod fs;
 pub mod fuse;
 pub mod journal;
 pub mod media;
+pub mod metrics;
 pub mod namespace;
 pub mod reader;
+pub mod recover;
+pub mod simulation;
 pub mod store;
 pub mod types;
 pub mod writer;

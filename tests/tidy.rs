@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["config"],
+    &["recover"],
     &["daemon"],
     &["fuse"],
     &["fs"],
@@ -19,7 +20,8 @@ const LAYERS: &[&[&str]] = &[
     &["journal"],
     &["error"],
     &["store"],
-    &["clock", "media"],
+    &["clock", "media", "metrics"],
+    &["simulation"],
     &["types"],
 ];
 

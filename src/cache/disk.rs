@@ -9,7 +9,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::simulation::{self, Event};
 use crate::types::{FileId, Span};
+
+/// Its name in the cache directory.
+const DATA: &str = "data";
 
 /// The directory of data files.
 pub struct Disk {
@@ -30,14 +34,21 @@ pub struct OnDisk {
 impl Disk {
     /// Makes the directories (0700) where they are missing.
     pub fn open(cache_directory: &Path) -> io::Result<Disk> {
-        let root = cache_directory.join("data");
+        let root = cache_directory.join(DATA);
+        let mut made = false;
         for shard in 0..=255u8 {
             let path = root.join(format!("{shard:02x}"));
             if !path.is_dir() {
                 DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+                made = true;
             }
         }
         let handle = File::open(&root)?;
+        if made {
+            // A file that is synced in a directory whose own name is not would go with it.
+            handle.sync_all()?;
+            File::open(cache_directory)?.sync_all()?;
+        }
         Ok(Disk { root, handle })
     }
 
@@ -58,30 +69,26 @@ impl Disk {
     pub fn remove(&self, id: FileId) -> io::Result<()> {
         match std::fs::remove_file(self.path(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            _ => {
+                simulation::saw(|| Event::Removed);
+                Ok(())
+            }
         }
     }
 
     /// Makes the names of new files last.
     pub fn sync_names(&self, ids: impl Iterator<Item = FileId>) -> io::Result<()> {
         let shards: std::collections::BTreeSet<PathBuf> = ids.map(|id| self.shard(id)).collect();
-        shards.iter().try_for_each(|shard| File::open(shard)?.sync_all())
+        for shard in shards {
+            File::open(&shard)?.sync_all()?;
+            simulation::saw(|| Event::NamesSynced(shard));
+        }
+        Ok(())
     }
 
     /// Every data file there is. Names that aren't ours are left alone.
     pub fn scan(&self) -> io::Result<Vec<(FileId, OnDisk)>> {
-        let mut found = Vec::new();
-        for shard in 0..=255u8 {
-            for entry in std::fs::read_dir(self.root.join(format!("{shard:02x}")))? {
-                let entry = entry?;
-                let name = entry.file_name();
-                let Some(id) = name.to_str().filter(|name| name.len() == 16).and_then(|name| u64::from_str_radix(name, 16).ok()) else {
-                    continue;
-                };
-                found.push((FileId(id), on_disk(&entry.metadata()?)));
-            }
-        }
-        Ok(found)
+        scan(&self.root)
     }
 
     /// Bytes that this process may still use on the disk.
@@ -96,6 +103,38 @@ impl Disk {
         let stat = unsafe { stat.assume_init() };
         Ok(stat.f_bavail * stat.f_frsize)
     }
+}
+
+/// The data files of a cache directory that nobody has open; nothing is made or changed.
+pub fn data_files(cache_directory: &Path) -> io::Result<Vec<(FileId, OnDisk)>> {
+    scan(&cache_directory.join(DATA))
+}
+
+/// Where the data file of this number lies.
+pub fn data_path(cache_directory: &Path, id: FileId) -> PathBuf {
+    cache_directory.join(DATA).join(format!("{:02x}", id.0 & 0xff)).join(id.to_string())
+}
+
+fn scan(root: &Path) -> io::Result<Vec<(FileId, OnDisk)>> {
+    let mut found = Vec::new();
+    for shard in 0..=255u8 {
+        let entries = match std::fs::read_dir(root.join(format!("{shard:02x}"))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(id) = name.to_str().filter(|name| name.len() == 16).and_then(|name| u64::from_str_radix(name, 16).ok()) else {
+                continue;
+            };
+            let metadata = entry.metadata()?;
+            if metadata.is_file() {
+                found.push((FileId(id), on_disk(&metadata)));
+            }
+        }
+    }
+    Ok(found)
 }
 
 pub fn on_disk(metadata: &std::fs::Metadata) -> OnDisk {

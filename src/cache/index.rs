@@ -3,7 +3,7 @@
 //! Invariants: `versions` names clean files only, so that nobody who asks for a version gets locally changed bytes;
 //! `evictable` holds the clean files with a base that nobody has pinned, least recently used first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -17,14 +17,14 @@ pub struct Index {
     versions: HashMap<Version, FileId>,
     evictable: LruCache<FileId, Arc<LocalFile>>,
     /// The last use of files since it was journalled.
-    touched: HashMap<FileId, u64>,
+    touched: BTreeMap<FileId, u64>,
     clock: u64,
 }
 
 impl Index {
     /// `clock` is past every use that was journalled.
     pub fn new(clock: u64) -> Self {
-        Self { files: HashMap::new(), versions: HashMap::new(), evictable: LruCache::unbounded(), touched: HashMap::new(), clock }
+        Self { files: HashMap::new(), versions: HashMap::new(), evictable: LruCache::unbounded(), touched: BTreeMap::new(), clock }
     }
 
     pub fn len(&self) -> usize {
@@ -100,7 +100,7 @@ impl Index {
 
     /// Which files were used when, since the last call.
     pub fn take_touched(&mut self) -> Vec<(FileId, u64)> {
-        self.touched.drain().collect()
+        std::mem::take(&mut self.touched).into_iter().collect()
     }
 
     pub fn clear(&mut self) {

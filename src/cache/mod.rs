@@ -52,6 +52,7 @@ use crate::error::Result;
 use crate::journal::Journal;
 use crate::types::{FileId, Version};
 
+pub use disk::{OnDisk, data_files, data_path};
 pub use file::{LocalFile, Stamp};
 pub use pin::Pin;
 use shared::Shared;
@@ -100,6 +101,8 @@ pub struct Cache {
     shared: Arc<Shared>,
     behind: Vec<FileId>,
     unclaimed: Vec<FileId>,
+    lost: Vec<(FileId, Option<Version>)>,
+    emptied: Vec<FileId>,
 }
 
 impl Cache {
@@ -201,6 +204,17 @@ impl Cache {
     /// without a desired state. `base` tells the key that they were opened under.
     pub fn changed_behind(&self) -> Vec<Arc<LocalFile>> {
         self.behind.iter().filter_map(|&id| self.get(id)).collect()
+    }
+
+    /// Files with unsent changes that went down with the machine before they were synced, and what they were made from.
+    /// Their rows are still there.
+    pub fn lost(&self) -> &[(FileId, Option<Version>)] {
+        &self.lost
+    }
+
+    /// Dirty files of which the machine's end left nothing local: each is its base, byte for byte.
+    pub fn emptied(&self) -> &[FileId] {
+        &self.emptied
     }
 
     /// Files that were dirty at the start though no desired state names them: left by a crash between the two. They are

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, FileRow, Journal, Seal};
-use crate::types::FileId;
+use crate::types::{FileId, Version};
 
 use super::budget::Budget;
 use super::disk::{self, Disk, OnDisk};
@@ -48,6 +48,7 @@ fn fate(row: &FileRow, seal: Option<&Seal>, found: Option<&OnDisk>, wanted: bool
     let dirty = row.dirty || wanted;
     match found {
         // The row of a complete file doesn't follow its length, and it has a data file from the start.
+        None if !trusted && !wanted => Fate::Drop,
         None if dirty && (row.complete || !row.present.is_empty()) => Fate::Lost,
         None if dirty => Fate::Keep { size: row.size, dirty, behind: false },
         None => Fate::Drop,
@@ -89,7 +90,10 @@ struct Found {
     dropped: Vec<FileId>,
     /// Of those, how many were not what they were left as.
     damaged: u64,
-    lost: usize,
+    /// Unsent data was here, and isn't. With the version that it was made from.
+    lost: Vec<(FileId, Option<Version>)>,
+    /// Dirty files that are their base, byte for byte.
+    emptied: Vec<FileId>,
 }
 
 pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bool) -> Result<Arc<Cache>> {
@@ -117,11 +121,10 @@ pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bo
     }
     let over = shared.budget.counts().bytes.saturating_sub(limits.size_bytes);
     shared.evict(over);
-    if !trusted {
-        shared.journal.recovered()?;
-    }
-    report(&found.behind, &found.unclaimed, found.lost);
-    Ok(Arc::new(Cache { shared, behind: found.behind, unclaimed: found.unclaimed }))
+    report(&found.behind, &found.unclaimed, found.lost.len());
+    // That a file vanished under a machine that went on is not for us to get over.
+    let (lost, emptied) = if trusted { Default::default() } else { (found.lost, found.emptied) };
+    Ok(Arc::new(Cache { shared, behind: found.behind, unclaimed: found.unclaimed, lost, emptied }))
 }
 
 fn staged(content: &Content) -> Option<FileId> {
@@ -174,6 +177,7 @@ fn sort(
                     row.size = size;
                 }
                 row.dirty = dirty;
+                sorted.emptied.extend(is_its_base(&row).then_some(row.id));
                 sorted.kept.push(Kept { row, seal, found, rewrite, behind });
             }
             Fate::Drop => sorted.dropped.push(row.id),
@@ -184,12 +188,17 @@ fn sort(
                 sorted.dropped.push(row.id);
             }
             Fate::Lost => {
-                tracing::error!(file = %row.id, key = ?row.base.map(|base| base.key), "a file with unsent changes is missing");
-                sorted.lost += 1;
+                tracing::error!(file = %row.id, key = ?row.base.as_ref().map(|base| &base.key), "a file with unsent changes is missing");
+                sorted.lost.push((row.id, row.base));
             }
         }
     }
     sorted
+}
+
+/// Nothing of it is here, and it isn't shorter either.
+fn is_its_base(row: &FileRow) -> bool {
+    row.dirty && !row.complete && row.present.is_empty() && row.base.as_ref().is_some_and(|base| base.size == row.size)
 }
 
 /// Rows before files, as everywhere; and files that have no row.
@@ -217,6 +226,8 @@ fn load(shared: &Arc<Shared>, Kept { row, seal, found, rewrite, behind }: Kept) 
         state.present = row.present.iter().cloned().collect();
         state.present.cut(row.size);
     }
+    // The daemon before may not have synced the name; of a clean file it never does.
+    state.new_name = found.is_some();
     if row.dirty {
         // What was changed before is not known any more: whatever is here may be.
         if row.complete {
@@ -279,7 +290,7 @@ fn report(behind: &[FileId], unclaimed: &[FileId], lost: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ETag, Version};
+    use crate::types::ETag;
 
     const FOUND: OnDisk = OnDisk { size: 10, mtime_ns: 5, allocated: 4096 };
 
@@ -322,6 +333,8 @@ mod tests {
             ("dirty, wanted by nobody", row(true, true, false), Some(FOUND), false, true, keep(10, true, false)),
             ("dirty in parts", row(true, false, true), Some(longer), true, true, keep(10, true, false)),
             ("dirty, gone", row(true, true, false), None, true, true, Fate::Lost),
+            ("dirty, went down with the machine", row(true, true, false), None, true, false, Fate::Lost),
+            ("dirty, wanted by nobody, went down with the machine", row(true, true, false), None, false, false, Fate::Drop),
             ("dirty in parts, gone", row(true, false, true), None, true, true, Fate::Lost),
             ("dirty, nothing of it here", none, None, true, true, keep(10, true, false)),
             ("wanted, row says clean", row(false, true, true), Some(FOUND), true, true, keep(10, true, false)),

@@ -4,7 +4,7 @@
 //! `stale`, the journal). Eviction runs under the state of the file that needs room, so it takes the state of its
 //! victim with `try_lock` only: a file that is being used at this moment is no victim.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub struct Shared {
     /// Of files that nobody has pinned.
     pub descriptors: Mutex<LruCache<FileId, Arc<File>>>,
     /// Files that `Cache::sync` has work with.
-    pub stale: Mutex<HashSet<FileId>>,
+    pub stale: Mutex<BTreeSet<FileId>>,
     /// Room may have been made.
     pub room: Notify,
     pub damage: Counters,

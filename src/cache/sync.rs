@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::journal::{Change, Seal};
+use crate::simulation::{self, Event};
 use crate::types::FileId;
 
 use super::file::LocalFile;
@@ -29,7 +30,7 @@ impl Shared {
     /// fsyncs what is dirty and was written since the last call, then journals rows. All files are tried; the first
     /// error is returned.
     pub fn sync(&self) -> Result<()> {
-        let stale: Vec<FileId> = self.stale.lock().drain().collect();
+        let stale: Vec<FileId> = std::mem::take(&mut *self.stale.lock()).into_iter().collect();
         let mut first_error = Ok(());
         let mut names = Vec::new();
         for id in stale {
@@ -80,6 +81,7 @@ impl LocalFile {
         let written = self.written(&mut state, summed)?;
         drop(state);
         data.sync_data()?;
+        simulation::saw(|| Event::FileSynced(self.shared.disk.path(self.id)));
         self.record_durable(written)?;
         Ok(new_name)
     }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::journal::Change;
+use crate::simulation::{self, Event};
 use crate::types::Span;
 
 use super::WriteRefused;
@@ -83,6 +84,7 @@ impl LocalFile {
         self.begin_rewrite(state, &file, old_size..size)?.over(state);
         self.note_change(state, old_size..size);
         file.set_len(size)?;
+        simulation::saw(|| Event::Written);
         if let Err(error) = self.gain(state, old_size..size, size, true) {
             file.set_len(old_size)?;
             return Err(error);
@@ -114,6 +116,7 @@ impl LocalFile {
         state.changed_at = Instant::now();
         self.make_stale(state);
         file.set_len(size)?;
+        simulation::saw(|| Event::Written);
         rewrite.over(state);
         self.shared.release(charged - state.charged(), dirty);
         if !state.complete && state.is_full() {
@@ -189,7 +192,10 @@ impl LocalFile {
         loop {
             match file.write_all_at(data, offset) {
                 Err(error) if disk::is_full(&error) && self.shared.evict(data.len() as u64) => {}
-                result => return result,
+                result => {
+                    simulation::saw(|| Event::Written);
+                    return result;
+                }
             }
         }
     }

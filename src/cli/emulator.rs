@@ -1,6 +1,6 @@
 //! `mediafs emulator`, for test scripts: an S3 or R2 on this machine, until it is told to end.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Failure, logging};
 use crate::daemon::{self, LogFormat, LogSettings, Signals};
-use crate::emulator::{Emulator, EmulatorConfig};
+use crate::emulator::{Control, Emulator, EmulatorConfig};
 
 pub fn command() -> Command {
     Command::new("emulator")
@@ -27,6 +27,12 @@ pub fn command() -> Command {
         .arg(Arg::new("secret-key").long("secret-key").value_name("SECRET").help("For tests only [default: mediafs-secret]"))
         .arg(Arg::new("region").long("region").value_name("REGION").help("The only one that requests may be signed for [default: any]"))
         .arg(Arg::new("r2").long("r2").action(ArgAction::SetTrue).help("Refuse what Cloudflare R2 refuses"))
+        .arg(
+            Arg::new("control")
+                .long("control")
+                .action(ArgAction::SetTrue)
+                .help("Take commands about faults on standard input, a line of JSON each, and answer on standard output"),
+        )
 }
 
 pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
@@ -52,8 +58,24 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
         let mut output = io::stdout();
         writeln!(output, "{}", emulator.endpoint())?;
         output.flush()?;
+        if arguments.get_flag("control") {
+            let control = emulator.control();
+            // A thread of its own, since reading standard input can't be ended; the process doesn't wait for it.
+            std::thread::spawn(move || obey(&control));
+        }
         signals.next().await;
         emulator.stop().await;
         Ok(())
     })
+}
+
+/// Until standard input ends.
+fn obey(control: &Control) {
+    for line in io::stdin().lock().lines().map_while(Result::ok) {
+        let mut output = io::stdout().lock();
+        let answered = writeln!(output, "{}", control.obey(&line)).and_then(|()| output.flush());
+        if answered.is_err() {
+            return;
+        }
+    }
 }

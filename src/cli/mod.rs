@@ -9,6 +9,7 @@ mod emulator;
 mod flush;
 mod logging;
 mod mount;
+mod recover;
 mod status;
 
 use std::ffi::OsString;
@@ -73,6 +74,7 @@ fn command() -> Command {
         .subcommand(demo::command())
         .subcommand(status::command())
         .subcommand(flush::command())
+        .subcommand(recover::command())
         .subcommand(emulator::command())
 }
 
@@ -105,6 +107,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("demo", arguments)) => demo::run(arguments),
         Some(("status", arguments)) => status::run(arguments),
         Some(("flush", arguments)) => flush::run(arguments),
+        Some(("recover", arguments)) => recover::run(arguments),
         Some(("emulator", arguments)) => emulator::run(arguments),
         _ => Err(Failure::Usage("say what to do: mediafs --help".to_owned())),
     }

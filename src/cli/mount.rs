@@ -44,7 +44,7 @@ pub fn command() -> Command {
         )
 }
 
-fn argument(option: &'static OptionSpec) -> Arg {
+pub(super) fn argument(option: &'static OptionSpec) -> Arg {
     let default = if option.default.is_empty() { String::new() } else { format!(" [default: {}]", option.default) };
     let argument = Arg::new(option.name).long(option.name).action(ArgAction::Set).help(format!("{}{default}", option.help));
     match option.value {
@@ -76,8 +76,7 @@ fn configure(arguments: &ArgMatches) -> Result<Config, Failure> {
     let MountOptionWords { layer, no_exec } = config::parse_mount_options(words)?;
     let flags = OPTIONS.iter().filter_map(|option| Some((option.name, arguments.get_one::<String>(option.name)?.clone())));
     let mut layers = vec![Layer::new(&Origin::Flag, flags), layer, Layer::environment(&variable)];
-    let file = arguments.get_one::<PathBuf>("config").cloned().or_else(|| variable("MEDIAFS_CONFIG").map(PathBuf::from));
-    if let Some(path) = file {
+    if let Some(path) = file_of(arguments) {
         layers.push(read_file(&path)?);
     }
     let url = arguments.get_one::<String>("url").map(String::as_str).unwrap_or_default();
@@ -85,7 +84,12 @@ fn configure(arguments: &ArgMatches) -> Result<Config, Failure> {
     resolve(url, mountpoint, &Layers(layers), no_exec)
 }
 
-fn read_file(path: &Path) -> Result<Layer, Failure> {
+/// The configuration file that was named.
+pub(super) fn file_of(arguments: &ArgMatches) -> Option<PathBuf> {
+    arguments.get_one::<PathBuf>("config").cloned().or_else(|| variable("MEDIAFS_CONFIG").map(PathBuf::from))
+}
+
+pub(super) fn read_file(path: &Path) -> Result<Layer, Failure> {
     let text = fs::read_to_string(path).map_err(|error| Failure::Usage(format!("--config {}: can't read it: {error}", path.display())))?;
     Ok(Layer::file(&path.display().to_string(), &text)?)
 }
@@ -99,7 +103,7 @@ pub(super) fn resolve(url: &str, mountpoint: &Path, layers: &Layers, no_exec: bo
     Ok(config::resolve(url, mountpoint, layers, no_exec, &around)?)
 }
 
-fn variable(name: &str) -> Option<String> {
+pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 

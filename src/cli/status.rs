@@ -46,8 +46,9 @@ fn table(report: &Report) -> String {
     for failed in report.failed.iter().take(FAILED_SHOWN) {
         lines.push(("failed", format!("{}: {} (since {})", safe(&failed.path), safe(&failed.error), failed.since)));
     }
-    if report.failed.len() > FAILED_SHOWN {
-        lines.push(("failed", format!("… and {} more: --json shows all", report.failed.len() - FAILED_SHOWN)));
+    let more = report.failed_files.saturating_sub(report.failed.len().min(FAILED_SHOWN) as u64);
+    if more > 0 {
+        lines.push(("failed", format!("… and {more} more")));
     }
     if report.hidden_keys > 0 {
         lines.push(("hidden", format!("{} keys that can't be paths", report.hidden_keys)));
@@ -107,7 +108,7 @@ mod tests {
             "write_mode": "back", "read_only": false, "uptime_seconds": 61.5, "dirty_files": 2, "dirty_bytes": 1536,
             "oldest_dirty_seconds": 3.2, "uploading": 1,
             "failed": [{"path": "a\u{1b}[31m", "error": "403", "since": "2026-01-01T00:00:00Z"}],
-            "conflicts": 0, "hidden_keys": 0, "cache_bytes": 0, "cache_limit_bytes": 1024,
+            "failed_files": 1, "conflicts": 0, "hidden_keys": 0, "cache_bytes": 0, "cache_limit_bytes": 1024, "damaged_blocks": 0,
             "requests": {"PutObject": 3, "HeadObject": 1}, "request_errors": {"PutObject": 1},
             "uploaded_bytes": 0, "downloaded_bytes": 0, "degraded": null
         });
@@ -134,6 +135,7 @@ mod tests {
         let mut report = report();
         report.dirty_files = 0;
         report.failed.clear();
+        report.failed_files = 0;
         assert!(table(&report).contains("all is in the bucket"));
     }
 }

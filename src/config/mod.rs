@@ -81,6 +81,10 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, no_exec: bool, arou
     if let Some(endpoint) = endpoint.as_ref().filter(|endpoint| endpoint.is_exposed()) {
         warnings.push(format!("{} is not encrypted: whoever is on the way can read and change the files", endpoint.url));
     }
+    let metrics = reader.parsed("metrics", values::listen_address)?;
+    if let Some(address) = metrics.filter(|address| !address.ip().is_loopback()) {
+        warnings.push(format!("--metrics {address}: whoever reaches this address can read names and amounts"));
+    }
     let identity = identity(endpoint.as_ref(), &target);
     let cache_dir = match reader.path("cache-dir") {
         Some(directory) => around.directory.join(directory),
@@ -121,6 +125,7 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, no_exec: bool, arou
         )?,
         unsafe_symlinks: reader.switch("unsafe-symlinks")?,
         public_url_base: reader.public_url_base()?,
+        metrics,
     };
     Ok(Config { settings, log: log_settings(words)?, warnings })
 }

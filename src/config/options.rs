@@ -50,6 +50,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     takes("on-conflict", "keep-both|overwrite|hold", "keep-both", "What becomes of a file that another host has changed too"),
     switch("unsafe-symlinks", "Follow symlinks from the bucket that lead out of the mount"),
     takes("public-url-base", "URL", "", "Where the bucket is public, for the attribute user.mediafs.url"),
+    takes("metrics", "ADDRESS", "", "Serve /metrics (Prometheus) and /healthz there: a port of loopback, or HOST:PORT"),
     takes("log-level", "LEVEL", "info", "error, warn, info, debug or trace"),
     takes("log-format", "text|json", "text", "How log lines look on standard error"),
 ];

@@ -58,6 +58,7 @@ fn every_option_can_be_set() {
         ("on-conflict", "hold"),
         ("unsafe-symlinks", "1"),
         ("public-url-base", "https://cdn.example.com/"),
+        ("metrics", "9464"),
         ("log-level", "debug"),
         ("log-format", "json"),
     ];
@@ -70,6 +71,7 @@ fn every_option_can_be_set() {
     assert!(settings.exclusive && settings.read_only && settings.allow_other && settings.unsafe_symlinks && !settings.posix_metadata);
     assert_eq!(settings.free_space_floor, FreeSpaceFloor::Percent(5));
     assert_eq!(settings.public_url_base.as_deref(), Some("https://cdn.example.com"));
+    assert_eq!(settings.metrics, "127.0.0.1:9464".parse().ok());
     assert_eq!(settings.identity, "s3://media/p/ at http://127.0.0.1:9000");
     assert_eq!((config.log.level.as_str(), config.log.format), ("debug", LogFormat::Json));
 }

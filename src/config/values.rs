@@ -2,6 +2,7 @@
 //!
 //! Each function's error says what a right value looks like; the caller adds which option it was.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Free space to leave, absolute or as a part of the disk.
@@ -63,6 +64,17 @@ pub fn time(text: &str) -> Parsed<Duration> {
     humantime::parse_duration(text).map_err(|_| WRONG)
 }
 
+/// `9464` and `:9464` are loopback; any other place is named in full, as `0.0.0.0:9464` or `[::1]:9464`.
+pub fn listen_address(text: &str) -> Parsed<SocketAddr> {
+    let text = text.trim();
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>() {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| "write a port like 9464, or an address with a port like 127.0.0.1:9464")
+}
+
 pub fn switch(text: &str) -> Parsed<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "on" | "yes" | "1" => Ok(true),
@@ -82,6 +94,18 @@ pub fn umask(text: &str) -> Parsed<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metrics_are_for_loopback_unless_told_otherwise() {
+        for text in ["9464", ":9464", "localhost:9464", "127.0.0.1:9464"] {
+            assert_eq!(listen_address(text), Ok(SocketAddr::from(([127, 0, 0, 1], 9464))), "{text}");
+        }
+        assert!(listen_address("[::1]:9464").is_ok_and(|address| address.ip().is_loopback()));
+        assert!(listen_address("0.0.0.0:9464").is_ok_and(|address| !address.ip().is_loopback()));
+        for text in ["", "example.com:9464", "127.0.0.1", "99999"] {
+            assert!(listen_address(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -1,5 +1,6 @@
 //! Every few seconds, brings to the disk what was written since: data files, then the journal. A power cut then costs
-//! what it costs a local disk, while no write waits for an fsync. Also keeps the service manager's status line right.
+//! what it costs a local disk, while no write waits for an fsync. Also keeps the service manager's status line right, and
+//! notices when the bucket answers nobody any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use crate::journal::Journal;
 /// Below ext4's own 5 s.
 const INTERVAL: Duration = Duration::from_secs(3);
 
+/// So long without any answer is an outage. What is repeated within the retries' first seconds is not.
+const SILENCE: Duration = Duration::from_secs(4);
+
 /// What moves whenever something was written. Equal before and after: nothing to sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Mark {
@@ -31,6 +35,9 @@ pub async fn keep(sources: Arc<Sources>, journal: Arc<Journal>, service: Arc<Ser
     let (mut last, mut failing) = (Mark::default(), false);
     loop {
         ticks.tick().await;
+        if let Some(silence) = sources.counts.silence().filter(|silence| silence.begun.elapsed() >= SILENCE) {
+            sources.fs.assume_outage(silence.since, silence.error);
+        }
         let mark = mark(&sources);
         // Bytes of a file that is dirty already move nothing that is counted.
         if mark == last && mark.dirty_files == 0 {

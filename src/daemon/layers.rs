@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::DaemonError;
 use super::process;
 use super::settings::Settings;
-use super::status::Reach;
 use crate::cache::{Cache, Limits};
 use crate::clock;
 use crate::fs::{Fs, FsConfig, WriteMode};
@@ -36,10 +35,11 @@ const REACH_TIME: Duration = Duration::from_secs(4);
 const READS_AT_ONCE: usize = 32;
 const CHANGES_AT_ONCE: usize = 32;
 const FETCHES_AT_ONCE: usize = 16;
-/// Between two questions whether the bucket answers again.
-const REACH_AGAIN: Duration = Duration::from_secs(5);
+/// Shortest and longest time of one attempt: a third of what an operation may take, so that one that hangs is followed by
+/// another.
+const ATTEMPT_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
 /// The file in the cache directory that says which bucket has answered from here.
-const REACHED: &str = "reached";
+pub const REACHED: &str = "reached";
 
 pub struct Layers {
     /// Held as long as the daemon lives.
@@ -49,24 +49,25 @@ pub struct Layers {
     pub writer: Arc<Writer>,
     pub fs: Arc<Fs>,
     pub counts: RequestCounts,
-    pub reach: Reach,
 }
 
 /// The bucket as one mount sees it.
-struct Bucket {
+pub struct Bucket {
     /// Every request is one attempt.
-    plain: Store,
+    pub plain: Store,
     /// Limited and repeated.
-    steady: Store,
+    pub steady: Store,
+    /// It was configured, but did not answer.
+    lost: Option<StoreError>,
 }
 
 pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
     let lock = DirectoryLock::acquire(&settings.cache_dir).map_err(DaemonError::Start)?;
-    let (counts, reach) = (RequestCounts::new(), Reach::default());
-    let bucket = reach_bucket(settings, &counts, &reach).await?;
+    let counts = RequestCounts::new();
+    let bucket = reach_bucket(settings, &counts).await?;
     // Only now: the journal binds the directory to this bucket, which a mistyped one must not do.
     let journal = Arc::new(Journal::open(&settings.cache_dir, &settings.identity).map_err(DaemonError::Start)?);
-    note_reached(settings, &reach).map_err(|error| DaemonError::Start(error.into()))?;
+    note_reached(settings, &bucket).map_err(|error| DaemonError::Start(error.into()))?;
     let trusted = journal.begin_session().map_err(DaemonError::Start)?;
     if !trusted {
         warn!("the machine went down under the last mount: cached files are fetched anew, unsent ones are kept");
@@ -76,28 +77,40 @@ pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
     let cache = Cache::open(&settings.cache_dir, Arc::clone(&journal), limits, trusted).map_err(DaemonError::Start)?;
     let writer = Writer::open(Arc::clone(&bucket.steady), Arc::clone(&journal), Arc::clone(&cache), writer_config(settings));
     let writer = writer.map_err(DaemonError::Start)?;
+    journal.believe().map_err(DaemonError::Start)?;
     let reader = Reader::new(Arc::clone(&bucket.steady), ReaderConfig { timeout: settings.timeout, parallel: FETCHES_AT_ONCE });
     let parts = (Arc::clone(&journal), Arc::clone(&cache), Arc::clone(&writer));
     let fs = Fs::new(bucket.steady, parts.0, parts.1, reader, parts.2, fs_config(settings)).map_err(DaemonError::Start)?;
-    if reach.is_lost() {
-        fs.assume_outage();
+    if let Some(error) = bucket.lost {
+        fs.assume_outage(clock::now(), error.to_string());
     } else if let Err(error) = fs.preload().await {
         warn!(%error, "can't list the bucket's root yet");
     }
-    Ok(Layers { lock, journal, cache, writer, fs, counts, reach })
+    Ok(Layers { lock, journal, cache, writer, fs, counts })
 }
 
-async fn reach_bucket(settings: &Settings, counts: &RequestCounts, reach: &Reach) -> Result<Bucket, DaemonError> {
+/// The bucket, if it answers: for who can do nothing without it.
+pub async fn answering_bucket(settings: &Settings) -> Result<Bucket, DaemonError> {
+    let (bucket, answer) = ask_bucket(settings, &RequestCounts::new()).await?;
+    answer.map(|()| bucket).map_err(DaemonError::Bucket)
+}
+
+/// Makes the connection and asks whether the bucket can be used.
+async fn ask_bucket(settings: &Settings, counts: &RequestCounts) -> Result<(Bucket, store::Result<()>), DaemonError> {
     let begun = Instant::now();
     let bucket = timeout(REACH_TIME, connect(settings, counts)).await.unwrap_or_else(|_| Err(DaemonError::Bucket(no_answer(settings))))?;
     let left = REACH_TIME.saturating_sub(begun.elapsed());
-    match timeout(left, check_bucket(&bucket.plain)).await.unwrap_or_else(|_| Err(no_answer(settings))) {
+    let answer = timeout(left, check_bucket(&bucket.plain)).await.unwrap_or_else(|_| Err(no_answer(settings)));
+    Ok((bucket, answer))
+}
+
+async fn reach_bucket(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, DaemonError> {
+    let (bucket, answer) = ask_bucket(settings, counts).await?;
+    match answer {
         Ok(()) => Ok(bucket),
         Err(error) if error.kind.is_transient() && was_reached(settings) => {
             warn!(error = advice(&error), "the bucket doesn't answer: mounting with what is in the cache, and trying on");
-            reach.lost(clock::now(), error.to_string());
-            tokio::spawn(try_on(Arc::clone(&bucket.plain), reach.clone()));
-            Ok(bucket)
+            Ok(Bucket { lost: Some(error), ..bucket })
         }
         Err(error) => Err(DaemonError::Bucket(error)),
     }
@@ -107,8 +120,8 @@ fn was_reached(settings: &Settings) -> bool {
     fs::read_to_string(settings.cache_dir.join(REACHED)).is_ok_and(|identity| identity == settings.identity)
 }
 
-fn note_reached(settings: &Settings, reach: &Reach) -> io::Result<()> {
-    if reach.is_lost() || was_reached(settings) {
+fn note_reached(settings: &Settings, bucket: &Bucket) -> io::Result<()> {
+    if bucket.lost.is_some() || was_reached(settings) {
         return Ok(());
     }
     fs::write(settings.cache_dir.join(REACHED), &settings.identity)
@@ -120,16 +133,6 @@ fn no_answer(settings: &Settings) -> StoreError {
     StoreError::new(ErrorKind::Timeout, Operation::ListObjectsV2.name(), "", message)
 }
 
-async fn try_on(bucket: Store, reach: Reach) {
-    loop {
-        tokio::time::sleep(REACH_AGAIN).await;
-        if check_bucket(&bucket).await.is_ok() {
-            info!("the bucket answers");
-            return reach.found();
-        }
-    }
-}
-
 async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, DaemonError> {
     let config = S3Config {
         endpoint_url: settings.endpoint_url.clone(),
@@ -138,6 +141,7 @@ async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, 
         ca_file: settings.ca_file.clone(),
         credentials: settings.credentials.clone(),
         counts: counts.clone(),
+        attempt_timeout: (settings.timeout / 3).clamp(ATTEMPT_TIME.0, ATTEMPT_TIME.1),
         ..S3Config::new(settings.bucket.as_str())
     };
     let s3: Store = Arc::new(s3::connect(config).await.map_err(DaemonError::Bucket)?);
@@ -146,10 +150,10 @@ async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, 
     let policy = if settings.r2 { RetryPolicy::r2() } else { RetryPolicy::default() };
     let retried: Store = Arc::new(RetryStore::new(limited, policy.with_max_elapsed(settings.timeout)));
     let prefixed = |inner: store::Store| -> Store { Arc::new(PrefixStore::new(inner, &settings.prefix)) };
-    Ok(Bucket { plain: prefixed(traced), steady: prefixed(retried) })
+    Ok(Bucket { plain: prefixed(traced), steady: prefixed(retried), lost: None })
 }
 
-fn writer_config(settings: &Settings) -> WriterConfig {
+pub fn writer_config(settings: &Settings) -> WriterConfig {
     WriterConfig {
         on_conflict: settings.on_conflict,
         through: settings.write_mode == WriteMode::Through,

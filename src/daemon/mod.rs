@@ -4,6 +4,7 @@
 //! settings  what a mount needs to know
 //! layers    bucket, journal, cache, writer, reader, fs
 //! keeper    brings written data to the disk every few seconds
+//! monitor   the report for Prometheus and health checks
 //! status    the report that `status` shows
 //! service   sd_notify
 //! signals   SIGTERM and its like
@@ -15,6 +16,7 @@
 
 mod keeper;
 mod layers;
+mod monitor;
 mod process;
 mod service;
 mod settings;
@@ -22,15 +24,18 @@ mod signals;
 mod status;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+pub use layers::{Bucket, REACHED, answering_bucket, writer_config};
 pub use settings::{FreeSpaceFloor, LogFormat, LogSettings, Settings};
 pub use signals::Signals;
 pub use status::{Degraded, FailedFile, Report, STATUS_ATTRIBUTE, bytes_text};
@@ -50,6 +55,8 @@ pub enum DaemonError {
     Bucket(StoreError),
     #[error("{0}")]
     Start(crate::error::Error),
+    #[error("--metrics {0}: {1}; give another address or port")]
+    Metrics(SocketAddr, io::Error),
     #[error("{0}")]
     System(#[from] io::Error),
 }
@@ -85,6 +92,8 @@ pub struct Daemon {
     service: Arc<ServiceManager>,
     signals: Signals,
     keeper: JoinHandle<()>,
+    /// Serves until the drain is over.
+    monitor: Option<JoinHandle<()>>,
     _lock: DirectoryLock,
 }
 
@@ -94,6 +103,7 @@ impl Daemon {
         let signals = Signals::listen()?;
         let point = fuse::prepare(&settings.mountpoint)?;
         point.path().clone_into(&mut settings.mountpoint);
+        let metrics = listen(settings.metrics).await?;
         let layers = layers::build(&settings).await?;
         let mount_options = MountOptions {
             source: settings.source.clone(),
@@ -110,7 +120,6 @@ impl Daemon {
             writer: layers.writer,
             cache: layers.cache,
             counts: layers.counts,
-            reach: layers.reach,
             started: Instant::now(),
         });
         let reported = Arc::downgrade(&sources);
@@ -122,9 +131,10 @@ impl Daemon {
         let mounted = fuse::serve(&layers.fs, &point, &mount_options, edge_options)?;
         let service = Arc::new(ServiceManager::from_environment());
         let keeper = tokio::spawn(keeper::keep(Arc::clone(&sources), Arc::clone(&layers.journal), Arc::clone(&service)));
+        let monitor = metrics.map(|listener| tokio::spawn(monitor::serve(listener, Arc::clone(&sources))));
         info!(source = mount_options.source, mountpoint = %point.path().display(), "mounted");
         service.ready();
-        Ok(Self { sources, journal: layers.journal, mounted, service, signals, keeper, _lock: layers.lock })
+        Ok(Self { sources, journal: layers.journal, mounted, service, signals, keeper, monitor, _lock: layers.lock })
     }
 
     /// Serves until somebody unmounts or a signal asks for the end, then drains. How many files still wait.
@@ -175,6 +185,9 @@ impl Daemon {
     /// Leaves the cache directory in good order.
     async fn end(&self) {
         self.keeper.abort();
+        if let Some(monitor) = &self.monitor {
+            monitor.abort();
+        }
         let (sources, journal) = (Arc::clone(&self.sources), Arc::clone(&self.journal));
         let ended = spawn_blocking(move || keeper::sync(&sources, &journal).and_then(|()| journal.end_session())).await;
         let error = ended.map_or_else(|panic| Some(panic.to_string()), |result| result.err().map(|error| error.to_string()));
@@ -182,6 +195,12 @@ impl Daemon {
             warn!(error, "the cache directory was not closed in good order; the next mount looks it over");
         }
     }
+}
+
+/// Before anything is built: an address that is taken is a mistake to be told of at once.
+async fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, DaemonError> {
+    let Some(address) = address else { return Ok(None) };
+    TcpListener::bind(address).await.map(Some).map_err(|error| DaemonError::Metrics(address, error))
 }
 
 /// Never ends by itself.

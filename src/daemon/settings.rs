@@ -1,5 +1,6 @@
 //! What a daemon needs to know, checked and without any trace of where it came from.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub struct Settings {
     pub on_conflict: OnConflict,
     pub unsafe_symlinks: bool,
     pub public_url_base: Option<String>,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -14,10 +13,15 @@ use super::settings::Settings;
 use crate::cache::Cache;
 use crate::fs::{Fs, WriteMode};
 use crate::store::trace::RequestCounts;
-use crate::writer::Writer;
+use crate::writer::{Failed, Writer};
 
 /// Where the status of a mount is read.
 pub const STATUS_ATTRIBUTE: &str = "user.mediafs.status";
+
+/// An extended attribute has at most 64 KiB; quoting may double what is listed of the failed files.
+const FAILED_BYTES: usize = 24 << 10;
+/// Of one of them: names of fields, time, punctuation.
+const FAILED_OVERHEAD_BYTES: usize = 80;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -39,15 +43,16 @@ pub struct Report {
     /// Age of the oldest of them.
     pub oldest_dirty_seconds: Option<f64>,
     pub uploading: u64,
+    /// As many as have room; `failed_files` counts all.
     pub failed: Vec<FailedFile>,
+    pub failed_files: u64,
     pub conflicts: u64,
     /// Keys that no path can show.
     pub hidden_keys: u64,
     pub cache_bytes: u64,
     pub cache_limit_bytes: u64,
-    /// Times since the mount began that cached bytes were found damaged, and were fetched again.
-    #[serde(default)]
-    pub damaged_refetched: u64,
+    /// Times since the mount began that cached bytes were found damaged, and were fetched anew.
+    pub damaged_blocks: u64,
     /// Files whose unsent bytes were found damaged since the mount began.
     #[serde(default)]
     pub damaged_files: u64,
@@ -79,28 +84,6 @@ pub struct Degraded {
     pub error: String,
 }
 
-/// Why the bucket could not be reached at the start; None once it answered.
-#[derive(Clone, Debug, Default)]
-pub struct Reach(Arc<Mutex<Option<(SystemTime, String)>>>);
-
-impl Reach {
-    pub fn lost(&self, since: SystemTime, error: String) {
-        *self.0.lock() = Some((since, error));
-    }
-
-    pub fn found(&self) {
-        *self.0.lock() = None;
-    }
-
-    pub fn is_lost(&self) -> bool {
-        self.0.lock().is_some()
-    }
-
-    fn get(&self) -> Option<(SystemTime, String)> {
-        self.0.lock().clone()
-    }
-}
-
 /// Everything that a report is made from.
 pub struct Sources {
     pub settings: Settings,
@@ -108,7 +91,6 @@ pub struct Sources {
     pub writer: Arc<Writer>,
     pub cache: Arc<Cache>,
     pub counts: RequestCounts,
-    pub reach: Reach,
     pub started: Instant,
 }
 
@@ -116,7 +98,7 @@ impl Sources {
     pub fn report(&self) -> Report {
         let (settings, backlog, usage, damage) = (&self.settings, self.writer.backlog(), self.cache.usage(), self.cache.damage());
         let named = |counts: BTreeMap<&'static str, u64>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
-        let degraded = backlog.degraded.or_else(|| self.reach.get());
+        let degraded = self.fs.degraded().or(backlog.degraded);
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -135,16 +117,13 @@ impl Sources {
             dirty_bytes: backlog.dirty_bytes,
             oldest_dirty_seconds: backlog.oldest_seconds,
             uploading: backlog.uploading,
-            failed: backlog
-                .failed
-                .into_iter()
-                .map(|failed| FailedFile { path: failed.path, error: failed.error, since: rfc3339(failed.since) })
-                .collect(),
+            failed_files: backlog.failed.len() as u64,
+            failed: shown(backlog.failed),
             conflicts: backlog.conflicts,
             hidden_keys: self.fs.hidden_keys() as u64,
             cache_bytes: usage.bytes,
             cache_limit_bytes: usage.limit_bytes,
-            damaged_refetched: damage.refetched,
+            damaged_blocks: damage.refetched,
             damaged_files: damage.unsent_files,
             damaged_kept: damage.kept_files,
             requests: named(self.counts.snapshot()),
@@ -156,6 +135,25 @@ impl Sources {
     }
 }
 
+impl Degraded {
+    /// 0 where `since` is no time.
+    pub fn unix_seconds(&self) -> u64 {
+        let since = humantime::parse_rfc3339(&self.since).ok();
+        since.and_then(|since| since.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
+    }
+}
+
+/// As many as fit.
+fn shown(failed: Vec<Failed>) -> Vec<FailedFile> {
+    let mut room = FAILED_BYTES;
+    let fits = move |failed: &Failed| {
+        let bytes = failed.path.len() + failed.error.len() + FAILED_OVERHEAD_BYTES;
+        room.checked_sub(bytes).map(|left| room = left).is_some()
+    };
+    let files = failed.into_iter().take_while(fits);
+    files.map(|failed| FailedFile { path: failed.path, error: failed.error, since: rfc3339(failed.since) }).collect()
+}
+
 impl Report {
     /// One line for `systemctl status` and the log.
     pub fn line(&self) -> String {
@@ -163,7 +161,7 @@ impl Report {
             0 => "all is in the bucket".to_owned(),
             files => format!("{files} files ({}) to upload", bytes_text(self.dirty_bytes)),
         };
-        let failed = if self.failed.is_empty() { String::new() } else { format!(", {} failed", self.failed.len()) };
+        let failed = if self.failed_files == 0 { String::new() } else { format!(", {} failed", self.failed_files) };
         let degraded = if self.degraded.is_some() { "; the bucket doesn't answer" } else { "" };
         format!("{waiting}{failed}{degraded}")
     }
@@ -202,6 +200,20 @@ mod tests {
     }
 
     #[test]
+    fn a_report_of_many_failures_fits_into_an_attribute() {
+        let one = |number: usize| Failed {
+            path: format!("{}{number:06}", "\"".repeat(1_000)),
+            error: "PutObject: \"AccessDenied\"".repeat(10),
+            since: SystemTime::UNIX_EPOCH,
+        };
+        let few = shown((0..3).map(one).collect());
+        assert_eq!(few.len(), 3);
+        let many = shown((0..100_000).map(one).collect());
+        let bytes = serde_json::to_string(&many).expect("json").len();
+        assert!(many.len() > 10 && bytes < 60 << 10, "{} take {bytes} bytes", many.len());
+    }
+
+    #[test]
     fn the_line_says_what_matters() {
         let mut report = Report {
             version: String::new(),
@@ -219,11 +231,12 @@ mod tests {
             oldest_dirty_seconds: None,
             uploading: 0,
             failed: Vec::new(),
+            failed_files: 0,
             conflicts: 0,
             hidden_keys: 0,
             cache_bytes: 0,
             cache_limit_bytes: 1,
-            damaged_refetched: 0,
+            damaged_blocks: 0,
             damaged_files: 0,
             damaged_kept: 0,
             requests: BTreeMap::new(),
@@ -236,6 +249,7 @@ mod tests {
         report.dirty_files = 3;
         report.dirty_bytes = 2048;
         report.failed.push(FailedFile { path: "a".into(), error: "403".into(), since: String::new() });
+        report.failed_files = 1;
         report.degraded = Some(Degraded { since: String::new(), error: String::new() });
         assert_eq!(report.line(), "3 files (2.0 KiB) to upload, 1 failed; the bucket doesn't answer");
         let json = serde_json::to_value(&report).expect("json");

@@ -3,6 +3,7 @@
 //! Knows sockets and bodies, and nothing of S3. The switch is shared by the socket, the answer's body and the task that
 //! drives the connection; pulled once, it stays pulled.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -102,6 +103,8 @@ impl AsyncWrite for Socket {
 pub enum Damage {
     /// Everything from this byte on is missing, and the connection ends.
     Cut { at: u64, reset: bool, switch: Arc<Switch> },
+    /// Everything from this byte on waits until the fault is lifted, and then the connection is reset.
+    Stall { at: u64, lifted: Pin<Box<dyn Future<Output = ()> + Send + Sync>>, switch: Arc<Switch> },
     /// This byte is turned over.
     Flip { at: u64 },
 }
@@ -133,14 +136,21 @@ impl HttpBody for DamagedBody {
             switch.pull_after_flush(*reset);
             return Poll::Pending;
         }
+        if let Damage::Stall { at, lifted, switch } = &mut this.damage
+            && this.given >= *at
+        {
+            ready!(lifted.as_mut().poll(context));
+            switch.pull(true);
+            return Poll::Pending;
+        }
         let frame = match ready!(Pin::new(&mut this.inner).poll_frame(context)) {
             Some(Ok(frame)) => frame,
             other => return Poll::Ready(other),
         };
         let Ok(mut bytes) = frame.into_data() else { return Poll::Ready(None) };
         let start = this.given;
-        match this.damage {
-            Damage::Cut { at, .. } => bytes.truncate(usize::try_from(at - start).unwrap_or(usize::MAX)),
+        match &this.damage {
+            Damage::Cut { at, .. } | Damage::Stall { at, .. } => bytes.truncate(usize::try_from(*at - start).unwrap_or(usize::MAX)),
             Damage::Flip { at } => {
                 if let Some(index) = at.checked_sub(start).and_then(|index| usize::try_from(index).ok()).filter(|&i| i < bytes.len()) {
                     let mut flipped = BytesMut::from(&bytes[..]);

@@ -3,6 +3,7 @@
 //! This decides; the server carries it out around the S3 service, so a fault can also hit what the service never sees.
 //! With one seed, one order of requests gives one order of faults.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,7 +21,7 @@ pub enum Fault {
     /// The request waits until the rule is removed, then goes on.
     Hold,
     /// An error answer; nothing is done. `retry_after` goes out in whole seconds.
-    Status { status: u16, code: &'static str, retry_after: Option<Duration> },
+    Status { status: u16, code: Cow<'static, str>, retry_after: Option<Duration> },
     /// The connection is reset (RST) before anything is done.
     Reset,
     /// No answer, and nothing is done, for as long as the rule stands; then the connection is reset.
@@ -29,14 +30,19 @@ pub enum Fault {
     CutBody { at: u64, reset: bool },
     /// The work is done, and the connection is closed or reset instead of answering.
     LoseReply { reset: bool },
+    /// The answer's head and `at` bytes of its body, then nothing more for as long as the rule stands; then RST.
+    StallBody { at: u64 },
     /// Byte `at` of the answer's body is turned over. Bodies that are shorter stay as they are.
     FlipByte { at: u64 },
+    /// The store's clock is so many seconds ahead of this machine's (behind, if negative): answers carry its time, and
+    /// requests that are signed more than a quarter of an hour off it are refused.
+    Clock { ahead_seconds: i64 },
 }
 
 impl Fault {
     /// An error answer with any status and S3 code.
-    pub fn status(status: u16, code: &'static str) -> Self {
-        Self::Status { status, code, retry_after: None }
+    pub fn status(status: u16, code: impl Into<Cow<'static, str>>) -> Self {
+        Self::Status { status, code: code.into(), retry_after: None }
     }
 
     pub fn internal_error() -> Self {
@@ -108,7 +114,8 @@ impl Rule {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct RuleId(u64);
 
 struct Standing {

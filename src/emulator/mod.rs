@@ -6,15 +6,17 @@
 //!
 //! It must know nothing of this crate's own S3 client: a fault of the one must not hide in the other.
 //!
-//! - `server`, `connection`, `operation`, `faults`: HTTP around the S3 service
+//! - `server`, `connection`, `operation`, `faults`, `clock`: HTTP around the S3 service; `control`: faults from outside
 //! - `service`: the operations; `objects`, `copy`, `multipart`, `answers` (listings, buckets) do them
 //! - `storage`, `state`, `blob`, `ledger`: what is kept, in memory and on disk
 //! - `conditions`, `listing`, `r2`: the rules, pure
 
 mod answers;
 mod blob;
+mod clock;
 mod conditions;
 mod connection;
+mod control;
 mod copy;
 mod faults;
 mod ledger;
@@ -42,6 +44,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use control::Control;
 pub use faults::{Fault, Faults, Rule, RuleId};
 
 use conditions::Conditions;
@@ -147,7 +150,7 @@ impl Emulator {
         let mut service = S3ServiceBuilder::new(service::Service { storage: storage.clone() });
         let EmulatorConfig { access_key, secret_key, r2, region, .. } = config;
         service.set_auth(service::Account { access_key, secret_key, r2 });
-        let server = Server { service: service.build(), faults: Faults::default(), counts: Default::default(), r2, region };
+        let server = Server { service: service.build(), faults: Arc::default(), counts: Default::default(), r2, region };
         let server = Arc::new(server);
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(server::serve(server.clone(), listener, stopped));
@@ -161,6 +164,11 @@ impl Emulator {
 
     pub fn faults(&self) -> &Faults {
         &self.server.faults
+    }
+
+    /// For another thread, or another process on its other end: each line of text is a command, each answer one line.
+    pub fn control(&self) -> Control {
+        Control::new(Arc::clone(&self.server.faults))
     }
 
     /// Requests received since the start or the last reset, by S3 operation, failed ones included.

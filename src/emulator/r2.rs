@@ -36,7 +36,7 @@ const REFUSED_HEADERS: [&str; 8] = [
 ];
 
 /// A code that the S3 crate has no name for.
-pub fn error(code: &'static str, status: StatusCode, message: impl Into<std::borrow::Cow<'static, str>>) -> S3Error {
+pub fn error(code: &str, status: StatusCode, message: impl Into<std::borrow::Cow<'static, str>>) -> S3Error {
     let code = S3ErrorCode::from_bytes(code.as_bytes()).unwrap_or(S3ErrorCode::InternalError);
     let mut error = S3Error::with_message(code, message);
     error.set_status_code(status);

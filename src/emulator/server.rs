@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
+use super::clock;
 use super::connection::{Damage, DamagedBody, RequestBody, Socket, Switch};
 use super::faults::{Fault, Faults};
 use super::operation::Target;
@@ -35,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What all connections share.
 pub struct Server {
     pub service: S3Service,
-    pub faults: Faults,
+    pub faults: Arc<Faults>,
     pub counts: Mutex<BTreeMap<String, u64>>,
     pub r2: bool,
     /// The one region that signatures may name; None takes any.
@@ -108,7 +109,7 @@ async fn answer(server: Arc<Server>, switch: Arc<Switch>, request: Request<Incom
         Fault::Status { status, code, retry_after } => {
             RequestBody::new(request.into_body()).drain().await;
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            let mut response = refuse(r2::error(code, status, "A fault was asked for"));
+            let mut response = refuse(r2::error(&code, status, "A fault was asked for"));
             if let Some(time) = retry_after {
                 response.headers_mut().insert(RETRY_AFTER, time.as_secs().into());
             }
@@ -119,6 +120,12 @@ async fn answer(server: Arc<Server>, switch: Arc<Switch>, request: Request<Incom
             broken(&switch, reset).await
         }
         Fault::CutBody { at, reset } => damaged(respond(&server, &target, request).await, Damage::Cut { at, reset, switch }),
+        Fault::StallBody { at } => {
+            let faults = server.faults.clone();
+            let lifted = async move { faults.removed(rule).await };
+            damaged(respond(&server, &target, request).await, Damage::Stall { at, lifted: Box::pin(lifted), switch })
+        }
+        Fault::Clock { ahead_seconds } => clock::answer(&server, &target, request, ahead_seconds).await,
         Fault::FlipByte { at } => damaged(respond(&server, &target, request).await, Damage::Flip { at }),
     })
 }
@@ -134,7 +141,7 @@ fn damaged(response: Response<Body>, damage: Damage) -> Response<Body> {
 }
 
 /// The honest answer, after the request's body has been read to its end.
-async fn respond(server: &Server, target: &Target, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn respond(server: &Server, target: &Target, request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let body = RequestBody::new(body);
     let response = match admit(server, target, &head.uri, &head.headers) {
@@ -150,7 +157,7 @@ async fn respond(server: &Server, target: &Target, request: Request<Incoming>) -
     response
 }
 
-fn refuse(error: S3Error) -> Response<Body> {
+pub(super) fn refuse(error: S3Error) -> Response<Body> {
     error.to_http_response().unwrap_or_else(|_| {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

@@ -137,9 +137,9 @@ impl Fs {
         };
         let watch = self.watch(ino);
         let begun = Instant::now();
-        let listing = self.list(&key).await?;
-        let doubtful = self.doubtful_directories(&key, &listing).await?;
-        self.take_in_listing(ino, &key, listing, &doubtful, &watch, begun);
+        let mut listing = self.list(&key).await?;
+        self.drop_vanishing_directories(&key, &mut listing).await?;
+        self.take_in_listing(ino, &key, listing, &watch, begun);
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl Fs {
         }
         let mut listing = Listing::default();
         listing.add(&Key::root(), &page);
-        self.take_in_listing(ROOT, &Key::root(), listing, &HashSet::new(), &watch, begun);
+        self.take_in_listing(ROOT, &Key::root(), listing, &watch, begun);
         let mut names = self.names.lock();
         for (_, ino) in names.below(ROOT) {
             if let Some(inode) = names.get_mut(ino) {
@@ -181,24 +181,31 @@ impl Fs {
         }
     }
 
-    /// Listed directories below which deletions are under way may have nothing else left: those are looked at.
-    async fn doubtful_directories(&self, key: &Key, listing: &Listing) -> Result<HashSet<String>> {
-        let mut gone = HashSet::new();
-        for (name, kind) in &listing.entries {
-            if *kind != ListedKind::Directory {
-                continue;
-            }
+    /// Listed directories below which deletions are under way may have nothing else left: those are looked at. A file
+    /// that one of them hid shows in its place.
+    async fn drop_vanishing_directories(&self, key: &Key, listing: &mut Listing) -> Result<()> {
+        let directories = listing.entries.iter().filter(|(_, kind)| **kind == ListedKind::Directory);
+        let directories: Vec<String> = directories.map(|(name, _)| name.clone()).collect();
+        for name in &directories {
             let marker = key.child(name).as_directory();
             let removing = || !self.writer.pending_below(&marker).is_empty() || self.writer.pending(&key.child(name)).is_some();
             let deleting = !self.writer.wants_below(&marker) && removing();
-            if deleting && self.first_below(&marker).await?.is_none() {
-                gone.insert(name.clone());
+            if !deleting || self.first_below(&marker).await?.is_some() {
+                continue;
+            }
+            listing.entries.remove(name);
+            let file = key.child(name);
+            if listing.hidden.remove(&file).is_some()
+                && let Some(info) = self.head(&file).await?
+            {
+                let kind = ListedKind::File { size: info.size, etag: info.etag, last_modified: info.last_modified };
+                listing.entries.insert(name.clone(), kind);
             }
         }
-        Ok(gone)
+        Ok(())
     }
 
-    fn take_in_listing(&self, ino: Ino, key: &Key, listing: Listing, gone: &HashSet<String>, watch: &Watching<'_>, begun: Instant) {
+    fn take_in_listing(&self, ino: Ino, key: &Key, listing: Listing, watch: &Watching<'_>, begun: Instant) {
         let now = clock::now();
         let mut seen_names: HashSet<Arc<str>> = HashSet::with_capacity(listing.entries.len());
         let mut names = self.names.lock();
@@ -208,7 +215,7 @@ impl Fs {
         for (name, kind) in listing.entries {
             let name = self.spelled(&name);
             let child_key = key.child(&name);
-            let overruled = names.is_touched(watch.id, &name) || gone.contains(&*name);
+            let overruled = names.is_touched(watch.id, ino, &name) || self.writer.is_landing(&child_key);
             // An object that is just being stored or removed can be listed as a directory (MinIO), our own among them.
             let own_file = self.writer.pending(&child_key);
             let local = match kind {
@@ -251,7 +258,7 @@ impl Fs {
                 Child::Inode(child) if !seen.contains(name) => Some(*child),
                 _ => None,
             })
-            .filter(|child| names.key(*child).is_some_and(|key| self.is_wanted(&key)))
+            .filter(|child| names.key(*child).is_some_and(|key| self.is_wanted(&key) || self.writer.is_landing(&key)))
             .collect()
     }
 

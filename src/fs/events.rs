@@ -69,6 +69,14 @@ impl Events for Fs {
         if let Some(parent) = names.find(&parent_key) {
             names.touch(parent, &Arc::from(name));
         }
+        // Wanted as a copy of what is nowhere any more: what the bucket has under the name is something else.
+        if let Some(inode) = names.find(key).and_then(|ino| names.get_mut(ino)).filter(|inode| inode.opens == 0)
+            && inode.version().is_some_and(|version| version.key != *key)
+            && let Node::File(node) = &mut inode.node
+        {
+            node.local = None;
+            inode.checked = None;
+        }
     }
 
     fn conflict(&self, key: &Key, kept_as: Option<&Key>) {

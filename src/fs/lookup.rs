@@ -72,7 +72,7 @@ impl Fs {
                 Answer::Is(found) => return Ok(found),
                 Answer::Ask(question) => question,
                 Answer::List => {
-                    self.load_listing(parent).await?;
+                    self.load_listing_or_remember(parent).await?;
                     continue;
                 }
             };
@@ -88,8 +88,9 @@ impl Fs {
     /// The same for a name that was missing a moment ago: one HEAD says whether another host has made it since.
     pub(super) async fn resolve_object(&self, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Option<Ino>> {
         let key = self.directory_key(&self.names.lock(), parent)?.child(name);
-        if keys::is_blank(&key) {
-            return Ok(None);
+        // What the bucket still holds under a name that was removed here is not another host's.
+        if keys::is_blank(&key) || self.writer.pending(&key).is_some_and(|desired| desired.content == Content::Absent) {
+            return self.resolve(parent, name, None).await;
         }
         let question = Question { parent, name: Arc::clone(name), key, ask: Ask::ObjectOnly };
         match self.ask_or_remember(question).await? {
@@ -140,7 +141,8 @@ impl Fs {
                 if is_fresh(node.complete_at()) {
                     return Ok(Answer::Is(None));
                 }
-                if node.complete && node.children.len() < LIST_FOR_FILLING {
+                // In an outage what was listed before is the answer, however old.
+                if node.complete && node.children.len() < LIST_FOR_FILLING && !self.outage.is_on() {
                     return Ok(Answer::List);
                 }
             }

@@ -4,13 +4,14 @@
 //! that a complete listing lacked goes on being missing, so that new files can be saved (they go up as new names only,
 //! and a name taken meanwhile is a conflict that keeps both). What was never known fails: it is neither there nor missing.
 //!
-//! The first question that fails, or takes longer than a person waits, begins the outage. From then on memory answers at
-//! once, and one probe at a time finds out when it is over.
+//! The first question that fails, or takes longer than a person waits, begins the outage; so does whoever else sees that
+//! nothing is answered any more. From then on memory answers at once, and one probe at a time finds out when it is over,
+//! whether or not anybody asks for anything.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use super::Fs;
 use super::question::Question;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::namespace::{Child, Ino, Inode, Namespace, Seen};
+use crate::namespace::{Child, Ino, Namespace, Seen};
 use crate::store::StoreError;
 use crate::types::{Key, Version};
 
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// What a probe asks for. Whether there is such an object doesn't matter.
+const PROBED: &str = ".mediafs-probe";
+
 #[derive(Default)]
 pub(super) struct Outage {
     state: Mutex<State>,
@@ -36,8 +40,8 @@ pub(super) struct Outage {
 
 #[derive(Default)]
 struct State {
-    since: Option<Instant>,
-    probing: bool,
+    /// Since when, and why.
+    away: Option<(SystemTime, String)>,
     /// What the cache holds, by key; taken at the first need.
     cached: Option<Arc<BTreeMap<Key, Version>>>,
 }
@@ -50,19 +54,22 @@ pub(super) enum Remembered {
 
 impl Outage {
     pub(super) fn is_on(&self) -> bool {
-        self.state.lock().since.is_some()
+        self.state.lock().away.is_some()
     }
 
-    pub(super) fn begin(&self) {
-        self.state.lock().since.get_or_insert_with(Instant::now);
-    }
-
-    fn end(&self) {
+    /// True where it was not on before.
+    fn begin(&self, since: SystemTime, why: String) -> bool {
         let mut state = self.state.lock();
-        if state.since.take().is_some() {
-            state.cached = None;
-            tracing::info!("the bucket answers again");
-        }
+        let begins = state.away.is_none();
+        state.away.get_or_insert((since, why));
+        begins
+    }
+
+    /// True where it was on.
+    fn end(&self) -> bool {
+        let mut state = self.state.lock();
+        state.cached = None;
+        state.away.take().is_some()
     }
 }
 
@@ -76,37 +83,59 @@ pub(super) fn is_outage(error: &Error) -> bool {
 }
 
 impl Fs {
-    /// The daemon could not reach the bucket before it mounted.
-    pub fn assume_outage(&self) {
-        self.outage.begin();
+    /// The bucket hasn't answered since then: memory answers from now on, until a probe is answered.
+    pub fn assume_outage(&self, since: SystemTime, why: String) {
+        if self.outage.begin(since, why) {
+            tokio::spawn(probe(self.me.clone(), self.patience()));
+        }
+    }
+
+    /// Since when the bucket hasn't answered, and why; None while it does.
+    pub fn degraded(&self) -> Option<(SystemTime, String)> {
+        self.outage.state.lock().away.clone()
+    }
+
+    /// The bucket was heard of.
+    pub(super) fn answered(&self) {
+        if self.outage.end() {
+            tracing::info!("the bucket answers again");
+            self.writer.hurry();
+        }
+    }
+
+    /// Well below the time after which the operation would fail.
+    fn patience(&self) -> Duration {
+        PATIENCE.min(self.config.timeout / 2)
+    }
+
+    fn unanswered(&self, error: &Error) {
+        if !self.outage.is_on() {
+            tracing::warn!(%error, "the bucket doesn't answer: what is known is shown as it was");
+            self.assume_outage(clock::now(), error.to_string());
+        }
     }
 
     /// Asks the bucket; Some: it doesn't answer, and this was known of the name.
     pub(super) async fn ask_or_remember(&self, question: Question) -> Result<Option<Remembered>> {
         let (parent, name, key) = (question.parent, Arc::clone(&question.name), question.key.clone());
-        if self.outage.is_on() {
-            self.probe(&key);
-            if let Some(known) = self.remembered(parent, &name, &key) {
-                return Ok(Some(known));
-            }
+        let known = self.remembered(parent, &name, &key);
+        let known_before = known.is_some();
+        if known_before && self.outage.is_on() {
+            return Ok(known);
         }
-        let known_before = self.remembered(parent, &name, &key).is_some();
         let asking = self.ask(question);
         let answer = if known_before || self.outage.is_on() {
-            tokio::time::timeout(PATIENCE, asking).await.unwrap_or(Err(Error::Timeout))
+            tokio::time::timeout(self.patience(), asking).await.unwrap_or(Err(Error::Timeout))
         } else {
             asking.await
         };
         match answer {
             Ok(()) => {
-                self.outage.end();
+                self.answered();
                 Ok(None)
             }
             Err(error) if is_outage(&error) => {
-                if !self.outage.is_on() {
-                    tracing::warn!(%error, "the bucket doesn't answer: what is known is shown as it was");
-                    self.outage.begin();
-                }
+                self.unanswered(&error);
                 self.remembered(parent, &name, &key).map_or(Err(error), |known| Ok(Some(known)))
             }
             Err(error) => Err(error),
@@ -121,8 +150,7 @@ impl Fs {
             Some(Child::Missing(_)) => return Some(Remembered::Missing),
             Some(Child::Inode(ino)) => {
                 let ino = *ino;
-                let usable = |inode: &&Inode| inode.known || inode.is_directory() || !self.config.posix_metadata;
-                if names.get(ino).is_some_and(|inode| usable(&inode)) {
+                if self.is_usable(&mut names, ino) {
                     return Some(Remembered::Inode(ino));
                 }
             }
@@ -133,6 +161,22 @@ impl Fs {
             return None;
         }
         self.adopt_cached(&mut names, parent, name, key).map(Remembered::Inode)
+    }
+
+    /// Whether all that a look-up tells of an inode is known. In an outage, what was learned of its version last will do.
+    fn is_usable(&self, names: &mut Namespace, ino: Ino) -> bool {
+        let Some(inode) = names.get_mut(ino) else { return false };
+        if inode.known || inode.is_directory() || !self.config.posix_metadata {
+            return true;
+        }
+        let Some(version) = inode.version().cloned().filter(|_| self.outage.is_on()) else { return false };
+        let learned = self.journal.last_headers(&version.key, &version.etag).map(|(_, headers)| headers);
+        let cached = || self.cached().get(&version.key) == Some(&version);
+        match learned.or_else(|| cached().then(Default::default)) {
+            Some(headers) => inode.take_headers(headers),
+            None => return false,
+        }
+        true
     }
 
     fn cached(&self) -> Arc<BTreeMap<Key, Version>> {
@@ -183,38 +227,42 @@ impl Fs {
 
     /// A listing that can't be had is what is known. Err: nothing is.
     pub(super) async fn load_listing_or_remember(&self, ino: Ino) -> Result<()> {
-        let known = |fs: &Fs| fs.names.lock().directory(ino).is_some_and(|node| node.complete) || fs.outage.is_on();
-        let answer = if known(self) {
-            tokio::time::timeout(PATIENCE, self.load_listing(ino)).await.unwrap_or(Err(Error::Timeout))
+        let known_before = self.names.lock().directory(ino).is_some_and(|node| node.complete);
+        if known_before && self.outage.is_on() {
+            return self.adopt_cached_children(ino);
+        }
+        let answer = if known_before || self.outage.is_on() {
+            tokio::time::timeout(self.patience(), self.load_listing(ino)).await.unwrap_or(Err(Error::Timeout))
         } else {
             self.load_listing(ino).await
         };
         match answer {
             Err(error) if is_outage(&error) => {
-                self.outage.begin();
+                self.unanswered(&error);
                 self.adopt_cached_children(ino)?;
                 let names = self.names.lock();
                 let node = names.directory(ino).ok_or(Error::NotFound)?;
                 if node.complete || !node.children.is_empty() { Ok(()) } else { Err(error) }
             }
-            answer => answer,
+            Ok(()) => {
+                self.answered();
+                Ok(())
+            }
+            refused => refused,
         }
     }
+}
 
-    /// Finds out in the background whether the bucket answers again.
-    fn probe(&self, key: &Key) {
-        let Some(fs) = self.shared() else { return };
-        if std::mem::replace(&mut self.outage.state.lock().probing, true) {
-            return;
+/// Asks on until the bucket answers, be it with a refusal.
+async fn probe(fs: Weak<Fs>, patience: Duration) {
+    let key = Key::from(PROBED);
+    loop {
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        let Some(fs) = fs.upgrade().filter(|fs| fs.outage.is_on()) else { return };
+        match tokio::time::timeout(patience, fs.head(&key)).await {
+            Err(_) => {}
+            Ok(Err(error)) if is_outage(&error) => {}
+            Ok(_) => return fs.answered(),
         }
-        let key = key.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(PROBE_INTERVAL).await;
-            let answer = fs.head(&key).await;
-            fs.outage.state.lock().probing = false;
-            if answer.is_ok() {
-                fs.outage.end();
-            }
-        });
     }
 }

@@ -68,6 +68,11 @@ impl Fs {
         Watching { fs: self, id: self.names.lock().watch(directory) }
     }
 
+    /// For a question about a whole tree.
+    pub(super) fn watch_all(&self) -> Watching<'_> {
+        Watching { fs: self, id: self.names.lock().watch_all() }
+    }
+
     pub(super) async fn ask(&self, question: Question) -> Result<()> {
         let Question { parent, name, key, ask } = question;
         let watch = self.watch(parent);
@@ -146,7 +151,10 @@ impl Fs {
             Found::Nothing => None,
         };
         let mut names = self.names.lock();
-        if names.is_touched(watch, name) || names.key(parent).is_none() {
+        if names.is_touched(watch, parent, name)
+            || names.key(parent).is_none()
+            || self.is_overtaken(key, seen.as_ref().map(|(seen, _)| seen))
+        {
             return;
         }
         if let Some(node) = names.directory_mut(parent) {
@@ -176,6 +184,20 @@ impl Fs {
         }
         drop(names);
         self.tell_kernel(parent, name, absorbed);
+    }
+
+    /// What the bucket said of `key` is the state before a change of ours: an object that is wanted gone or is just being
+    /// deleted, nothing where an upload has just arrived. The touch that tells a question so comes a moment later.
+    fn is_overtaken(&self, key: &Key, seen: Option<&Seen>) -> bool {
+        let pending = self.writer.pending(key);
+        match seen {
+            Some(Seen::Directory) => false,
+            Some(Seen::Object { .. }) => match pending {
+                Some(desired) => desired.content == Content::Absent,
+                None => self.writer.is_landing(key),
+            },
+            None => pending.is_none() && self.writer.is_landing(key),
+        }
     }
 
     pub(super) fn tell_kernel(&self, parent: Ino, name: &str, absorbed: Absorbed) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::question::Watching;
 use super::remove::absent;
 use super::{Fs, RenameFlags};
 use crate::clock;
@@ -294,7 +295,7 @@ impl Fs {
     /// Takes in everything below a directory by one flat listing. Returns the objects that no path can show.
     async fn load_below(&self, ino: Ino) -> Result<Vec<ListedObject>> {
         let key = self.directory_key(&self.names.lock(), ino)?;
-        let watch = self.watch(ino);
+        let watch = self.watch_all();
         let begun = Instant::now();
         let mut objects = Vec::new();
         let mut request = ListRequest { prefix: key.as_str().into(), ..ListRequest::default() };
@@ -307,12 +308,17 @@ impl Fs {
                 None => break,
             }
         }
-        let hidden = self.take_in_below(ino, &key, objects, begun)?;
-        drop(watch);
-        Ok(hidden)
+        self.take_in_below(ino, &key, objects, begun, &watch)
     }
 
-    fn take_in_below(&self, ino: Ino, key: &Key, objects: Vec<ListedObject>, begun: Instant) -> Result<Vec<ListedObject>> {
+    fn take_in_below(
+        &self,
+        ino: Ino,
+        key: &Key,
+        objects: Vec<ListedObject>,
+        begun: Instant,
+        watch: &Watching<'_>,
+    ) -> Result<Vec<ListedObject>> {
         let mut names = self.names.lock();
         if names.key(ino).as_ref() != Some(key) {
             return Err(Error::NotFound);
@@ -330,23 +336,48 @@ impl Fs {
                     node.marker = Some(true);
                 }
             } else {
-                self.take_in_object(&mut names, ino, key, &object, begun, &mut there);
+                self.take_in_object(&mut names, ino, key, &object, begun, watch, &mut there);
             }
         }
-        for (child_key, child) in names.below(ino) {
-            let stale = !there.contains(&child) && !self.is_wanted(&child_key);
-            if stale && let Some((parent, name)) = names.get(child).and_then(|inode| inode.place.clone()) {
+        self.drop_stale(&mut names, ino, there, watch);
+        self.adopt_all_wanted(&mut names, key)?;
+        Ok(hidden)
+    }
+
+    /// Takes off the tree what a flat listing lacks, but for what is wanted, and what changed while it was on its way.
+    fn drop_stale(&self, names: &mut Namespace, ino: Ino, mut there: HashSet<Ino>, watch: &Watching<'_>) {
+        let below = names.below(ino);
+        for (child_key, child) in &below {
+            let Some((parent, name)) = names.get(*child).and_then(|inode| inode.place.clone()) else { continue };
+            let newer = self.is_wanted(child_key) || self.writer.is_landing(child_key) || names.is_touched(watch.id, parent, &name);
+            if newer || there.contains(child) {
+                let mut at = Some(*child);
+                while let Some(kept) = at.filter(|kept| there.insert(*kept) || kept == child) {
+                    at = names.get(kept).and_then(|inode| inode.place.as_ref()).map(|(parent, _)| *parent);
+                }
+            }
+        }
+        for (_, child) in below.into_iter().filter(|(_, child)| !there.contains(child)) {
+            if let Some((parent, name)) = names.get(child).and_then(|inode| inode.place.clone()) {
                 names.unlink(parent, &name);
                 names.remove_if_unused(child);
                 self.invalidate_entry(parent, &name);
             }
         }
-        self.adopt_all_wanted(&mut names, key)?;
-        Ok(hidden)
     }
 
     /// One object of a flat listing, with the directories on the way to it.
-    fn take_in_object(&self, names: &mut Namespace, top: Ino, key: &Key, object: &ListedObject, begun: Instant, there: &mut HashSet<Ino>) {
+    #[allow(clippy::too_many_arguments, reason = "a listing's object and where it goes; a struct of these would have one user")]
+    fn take_in_object(
+        &self,
+        names: &mut Namespace,
+        top: Ino,
+        key: &Key,
+        object: &ListedObject,
+        begun: Instant,
+        watch: &Watching<'_>,
+        there: &mut HashSet<Ino>,
+    ) {
         let rest = &object.key.as_str()[key.as_str().len()..];
         let parts: Vec<&str> = rest.split('/').collect();
         let (last, directories) = parts.split_last().map_or(("", &[][..]), |(last, directories)| (*last, directories));
@@ -363,7 +394,8 @@ impl Fs {
         }
         let last = &self.spelled(last);
         let is_directory = names.child(at, last).and_then(|ino| names.get(ino)).is_some_and(Inode::is_directory);
-        if self.writer.pending(&object.key).is_some() || is_directory {
+        let overtaken = self.writer.is_landing(&object.key) || names.is_touched(watch.id, at, last);
+        if self.writer.pending(&object.key).is_some() || is_directory || overtaken {
             return;
         }
         let version = Version { key: object.key.clone(), etag: object.etag.clone(), size: object.size };

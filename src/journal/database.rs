@@ -1,4 +1,4 @@
-//! One SQLite file: how it is opened, checked and brought to the present schema, and what its errors mean to a user.
+//! One SQLite file: how it is opened and brought to the present schema, and what its errors mean to a user.
 //!
 //! Must not: know what the tables are for.
 
@@ -7,9 +7,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::error::{Error, Result};
+use rusqlite::types::ValueRef;
+
+use crate::error::Error;
+
+use super::changes::put_total;
+use super::seal::Total;
+use super::tables::TABLES;
 
 /// Each step brings a journal from the version that is its index to the next; a released step is never edited.
 const MIGRATIONS: &[&str] = &[
@@ -31,10 +38,27 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE symlink (key TEXT PRIMARY KEY, target TEXT NOT NULL) WITHOUT ROWID;
 ",
     "
-    CREATE TABLE checksum (file_id INTEGER NOT NULL, region INTEGER NOT NULL, sums BLOB NOT NULL, PRIMARY KEY (file_id, region));
-    CREATE TABLE seal (file_id INTEGER PRIMARY KEY, size INTEGER NOT NULL, whole INTEGER NOT NULL);
+    CREATE TABLE checksum (
+        file_id INTEGER NOT NULL, region INTEGER NOT NULL, sums BLOB NOT NULL, PRIMARY KEY (file_id, region)
+    ) WITHOUT ROWID;
+    CREATE TABLE at_rest (file_id INTEGER PRIMARY KEY, size INTEGER NOT NULL, whole INTEGER NOT NULL) WITHOUT ROWID;
+",
+    "
+    ALTER TABLE meta ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE desired ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE file ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE present ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE upload ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE attempt ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE symlink ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE checksum ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE at_rest ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE total (id INTEGER PRIMARY KEY, commits INTEGER NOT NULL, sum INTEGER NOT NULL, seal INTEGER NOT NULL);
 ",
 ];
+
+/// What the step says that brings the seals.
+const SEALING: &str = "CREATE TABLE total";
 
 /// Another process that looks into the journal (`recover`, a backup) may hold it for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,61 +66,84 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// More than the statements there are, so that each is parsed once.
 const STATEMENTS: usize = 64;
 
-pub struct Database {
-    pub connection: Connection,
-    /// There was no file, or an empty one.
-    pub was_made: bool,
-}
-
-impl Database {
-    /// Opens the file, made with mode 0600 where there was none; SQLite gives its log the same mode.
-    pub fn open(path: &Path) -> rusqlite::Result<Database> {
-        let cannot = |error: std::io::Error| {
-            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-            rusqlite::Error::SqliteFailure(code, Some(error.to_string()))
-        };
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(cannot)?;
-        let was_made = file.metadata().map_err(cannot)?.len() == 0;
-        drop(file);
-        Ok(Database { connection: connect(path)?, was_made })
-    }
+/// Opens the file, made with mode 0600 where there was none; SQLite gives its log the same mode.
+pub fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let cannot = |error: std::io::Error| {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+        rusqlite::Error::SqliteFailure(code, Some(error.to_string()))
+    };
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(cannot)?;
+    connect(path)
 }
 
 /// A connection with our settings. `synchronous=NORMAL` makes a commit a `write(2)` without fsync, and keeps the file
-/// sound over a power cut; checkpoints are never automatic, since they fsync.
+/// sound over a power cut; checkpoints are never automatic, since they fsync. Nor does closing make one: where a damaged
+/// journal is refused, it stays as it was found.
 pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY;")?;
     Ok(connection)
 }
 
-/// Refuses a file whose structure is broken.
-pub fn check(connection: &Connection, path: &Path) -> Result<()> {
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|e| explain(path, e))?;
-    if verdict == "ok" { Ok(()) } else { Err(damaged(path, &verdict)) }
+pub fn newest() -> i64 {
+    MIGRATIONS.len() as i64
 }
 
-pub fn migrate(connection: &Connection, path: &Path) -> Result<()> {
-    let newest = MIGRATIONS.len() as i64;
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|e| explain(path, e))?;
-    if version > newest {
-        return Err(Error::Journal(format!(
-            "{} has schema version {version}, this mediafs knows {newest}: use the newer mediafs that wrote it, or another --cache-dir",
-            path.display()
-        )));
+/// The first version whose rows have seals.
+pub fn sealed() -> i64 {
+    MIGRATIONS.iter().position(|step| step.contains(SEALING)).map_or(i64::MAX, |index| index as i64 + 1)
+}
+
+pub fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// The tables' definitions, by name.
+pub fn schema(connection: &Connection) -> rusqlite::Result<Vec<(String, String, String, Option<String>)>> {
+    let mut query = connection.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    rows.collect()
+}
+
+/// The definitions that the steps to this version make; None where this program doesn't know it.
+pub fn schema_of(version: i64) -> rusqlite::Result<Option<Vec<(String, String, String, Option<String>)>>> {
+    let Some(steps) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(..version)) else { return Ok(None) };
+    let connection = Connection::open_in_memory()?;
+    steps.iter().try_for_each(|step| connection.execute_batch(step))?;
+    schema(&connection).map(Some)
+}
+
+/// Brings the tables to the newest version in one transaction, and seals every row anew where they changed. `total` is
+/// what was verified before; None where there were no seals.
+pub fn migrate(connection: &Connection, total: Option<Total>) -> rusqlite::Result<Total> {
+    let version = version(connection)?;
+    match total {
+        Some(total) if version == newest() => return Ok(total),
+        _ => {}
     }
-    for (index, step) in MIGRATIONS.iter().enumerate().skip(version.max(0) as usize) {
-        let result = transaction(connection, |connection| {
+    let mut total = Total { sum: 0, ..total.unwrap_or_default() };
+    transaction(connection, |connection| {
+        for step in MIGRATIONS.iter().skip(version.max(0) as usize) {
             connection.execute_batch(step)?;
-            connection.pragma_update(None, "user_version", index as i64 + 1)
-        });
-        result.map_err(|e| explain(path, e))?;
-    }
-    Ok(())
+        }
+        connection.pragma_update(None, "user_version", newest())?;
+        for table in TABLES {
+            let rows = table.scan_unsealed(connection)?;
+            connection.execute(&format!("DELETE FROM {}", table.name), [])?;
+            for row in rows {
+                let values: Vec<ValueRef<'_>> = row.iter().map(ValueRef::from).collect();
+                table.put(connection, &mut total, &values)?;
+            }
+        }
+        total.commits += 1;
+        put_total(connection, &total)
+    })?;
+    Ok(total)
 }
 
 /// Runs `work` in one transaction: all of it or nothing.
@@ -127,11 +174,18 @@ pub fn explain(path: &Path, error: rusqlite::Error) -> Error {
     }
 }
 
-fn damaged(path: &Path, detail: &str) -> Error {
+pub fn damaged(path: &Path, detail: &str) -> Error {
     let directory = path.parent().unwrap_or(path).display();
     Error::Corrupt(format!(
-        "{} ({detail}); nothing was changed: save what is not in the bucket yet with `mediafs recover {directory}`, \
-         or move {directory} away to start with an empty cache",
+        "{} ({detail}); nothing was changed: see what is not in the bucket yet with `mediafs recover {directory} list`, send it with \
+         `… upload` or save it with `… export DIR`, or move {directory} away to start with an empty cache",
         path.display()
     ))
+}
+
+/// The tables as the first version made them.
+#[cfg(test)]
+pub fn first_version(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(MIGRATIONS[0])?;
+    connection.pragma_update(None, "user_version", 1)
 }

@@ -1,22 +1,27 @@
 //! Headers of object versions that were asked about once, so that they never are again.
 //!
 //! A file of its own beside the journal, because it may be lost: it isn't checked at start, which would take seconds
-//! with a million rows, a damaged one is thrown away, and its writes never wait in the journal's way. Rows are written
-//! in batches, since a walk over a directory learns thousands; [`Learned::find`] sees what waits.
+//! with a million rows, and its writes never wait in the journal's way. Rows are written in batches, since a walk over a
+//! directory learns thousands; [`Learned::find`] sees what waits. Each row carries a checksum, and one that doesn't verify
+//! isn't known. A file that SQLite finds damaged, at start or later, is made anew with a warning.
 //!
-//! Must not: answer for another version than the one asked about.
+//! Must not: answer for another version than the one asked about, or fail because of what it may lose.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::error::Result;
 use crate::types::{ETag, Key, ObjectHeaders};
 
-use super::database::{Database, connect, explain, transaction};
+use super::database::{connect, explain, open, transaction};
+use super::make::{index_of, log_of, remove};
+use super::seal::seal;
+use super::tables::damage;
 
 /// Rows kept; about 200 bytes each, so 200 MB of disk at the most.
 const LIMIT: usize = 1_000_000;
@@ -26,8 +31,11 @@ const BATCH: usize = 256;
 
 const FILE: &str = "attributes.sqlite";
 
-const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS learned (
-    key TEXT NOT NULL UNIQUE, etag TEXT NOT NULL, last_modified_ns INTEGER NOT NULL, headers TEXT NOT NULL)";
+/// Of the tables below; a file of another version is thrown away.
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "CREATE TABLE learned (
+    key TEXT NOT NULL UNIQUE, etag TEXT NOT NULL, last_modified_ns INTEGER NOT NULL, headers TEXT NOT NULL, seal INTEGER NOT NULL)";
 
 struct Row {
     etag: ETag,
@@ -52,16 +60,7 @@ impl Learned {
 
     pub fn open_with_limit(directory: &Path, limit: usize) -> Result<Self> {
         let path = directory.join(FILE);
-        let (database, second) = open_file(&path).or_else(|error| {
-            tracing::warn!("learned attributes are thrown away: {}: {error}", path.display());
-            for name in [FILE.to_owned(), format!("{FILE}-wal"), format!("{FILE}-shm")] {
-                match std::fs::remove_file(directory.join(name)) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                    _ => {}
-                }
-            }
-            open_file(&path).map_err(|error| explain(&path, error))
-        })?;
+        let (database, second) = open_file(&path).or_else(|error| anew(&path, &error))?;
         Ok(Self { path, limit, waiting: Mutex::default(), database: Mutex::new(database), second: Mutex::new(second) })
     }
 
@@ -106,43 +105,83 @@ impl Learned {
         let wrote = !waiting.is_empty();
         self.write(&mut waiting)?;
         drop(waiting);
-        let pruned = prune(&self.database.lock(), self.limit).map_err(|error| explain(&self.path, error))?;
-        if wrote || pruned {
-            let second = self.second.lock();
-            second.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(|error| explain(&self.path, error))?;
+        let pruned = prune(&self.database.lock(), self.limit);
+        if self.survived(pruned)? || wrote {
+            let moved = self.second.lock().query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+            self.survived(moved)?;
         }
         Ok(())
+    }
+
+    /// Makes a damaged file anew; the journal's own work goes on. Called with neither connection locked.
+    fn survived<T: Default>(&self, result: rusqlite::Result<T>) -> Result<T> {
+        match result {
+            Err(error) if is_damage(&error) => {
+                let (mut database, mut second) = (self.database.lock(), self.second.lock());
+                (*database, *second) = anew(&self.path, &error)?;
+                Ok(T::default())
+            }
+            result => result.map_err(|error| explain(&self.path, error)),
+        }
     }
 
     fn write(&self, waiting: &mut HashMap<Key, Row>) -> Result<()> {
         if waiting.is_empty() {
             return Ok(());
         }
-        let database = self.database.lock();
-        let result = transaction(&database, |connection| {
-            let mut put = connection
-                .prepare_cached("INSERT OR REPLACE INTO learned (key, etag, last_modified_ns, headers) VALUES (?1, ?2, ?3, ?4)")?;
+        let result = transaction(&self.database.lock(), |connection| {
+            let mut put = connection.prepare_cached(
+                "INSERT OR REPLACE INTO learned (key, etag, last_modified_ns, headers, seal) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
             for (key, row) in waiting.iter() {
                 let headers = serde_json::to_string(&row.headers).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
-                put.execute(params![key.as_str(), row.etag.as_str(), row.last_modified_ns, headers])?;
+                let seal = seal_of(key, row.etag.as_str(), row.last_modified_ns, &headers);
+                put.execute(params![key.as_str(), row.etag.as_str(), row.last_modified_ns, headers, seal])?;
             }
             Ok(())
         });
         // Kept or not, they must not pile up.
         waiting.clear();
-        result.map_err(|error| explain(&self.path, error))
+        self.survived(result)
     }
 }
 
 fn open_file(path: &Path) -> rusqlite::Result<(Connection, Connection)> {
-    let Database { connection, .. } = Database::open(path)?;
-    connection.execute_batch(SCHEMA)?;
+    let connection = open(path)?;
+    match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        VERSION => {}
+        0 => transaction(&connection, |connection| {
+            connection.execute_batch(SCHEMA)?;
+            connection.pragma_update(None, "user_version", VERSION)
+        })?,
+        _ => return Err(damage("another version's".to_owned())),
+    }
     Ok((connection, connect(path)?))
 }
 
+/// Throws the file away and begins an empty one.
+fn anew(path: &Path, error: &rusqlite::Error) -> Result<(Connection, Connection)> {
+    tracing::warn!("learned attributes are thrown away: {}: {error}", path.display());
+    for name in [path.to_owned(), log_of(path), index_of(path)] {
+        remove(&name)?;
+    }
+    open_file(path).map_err(|error| explain(path, error))
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown))
+}
+
+fn seal_of(key: &Key, etag: &str, last_modified_ns: i64, headers: &str) -> i64 {
+    let values = [key.as_str(), etag, headers].map(|text| ValueRef::Text(text.as_bytes()));
+    seal("learned", values.into_iter().chain([ValueRef::Integer(last_modified_ns)]))
+}
+
 fn lookup(connection: &Connection, key: &Key) -> rusqlite::Result<Option<(String, i64, String)>> {
-    let mut query = connection.prepare_cached("SELECT etag, last_modified_ns, headers FROM learned WHERE key = ?1")?;
-    query.query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+    let mut query = connection.prepare_cached("SELECT etag, last_modified_ns, headers, seal FROM learned WHERE key = ?1")?;
+    let found = query.query_row([key.as_str()], |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?))).optional()?;
+    let verified = found.filter(|((etag, time, headers), seal): &((String, i64, String), i64)| *seal == seal_of(key, etag, *time, headers));
+    Ok(verified.map(|(row, _)| row))
 }
 
 /// Drops the rows learned longest ago beyond `limit`. Row ids grow with every replacement, so their distance bounds
@@ -251,5 +290,30 @@ mod tests {
         let learned = Learned::open(directory.path()).unwrap();
         learned.add(&Key::from("a"), &ETag::new("e"), at(0), &headers("t")).unwrap();
         learned.flush().unwrap();
+    }
+
+    #[test]
+    fn damage_under_an_open_file_costs_what_was_learned_and_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let learned = Learned::open(directory.path()).unwrap();
+        let (key, etag) = (Key::from("a"), ETag::new("e"));
+        learned.database.lock().execute_batch("DROP TABLE learned").unwrap();
+        for known in [false, true] {
+            learned.add(&key, &etag, at(0), &headers("t")).unwrap();
+            learned.flush().unwrap();
+            assert_eq!(learned.find(&key, &etag, at(0)).unwrap().is_some(), known);
+        }
+    }
+
+    #[test]
+    fn a_row_whose_bytes_changed_is_not_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let learned = Learned::open(directory.path()).unwrap();
+        let (key, etag) = (Key::from("a"), ETag::new("e"));
+        learned.add(&key, &etag, at(0), &headers("image/png")).unwrap();
+        learned.flush().unwrap();
+        learned.database.lock().execute_batch("UPDATE learned SET headers = replace(headers, 'png', 'gif')").unwrap();
+        assert_eq!(learned.find(&key, &etag, at(0)).unwrap(), None);
+        assert_eq!(learned.find_last(&key, &etag), None);
     }
 }

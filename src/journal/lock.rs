@@ -10,6 +10,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
+const FILE: &str = "lock";
+
 #[derive(Debug)]
 #[must_use = "the directory is free again when this is dropped"]
 pub struct DirectoryLock {
@@ -24,7 +26,7 @@ impl DirectoryLock {
             Error::Disk(io::Error::new(error.kind(), text))
         };
         make(directory).map_err(|error| failed("can't make", error))?;
-        let path = directory.join("lock");
+        let path = directory.join(FILE);
         let mut options = OpenOptions::new();
         let mut file = options
             .read(true)
@@ -44,6 +46,30 @@ impl DirectoryLock {
     }
 }
 
+impl DirectoryLock {
+    /// Locks a directory that a daemon used, and changes nothing in it. None: there is no lock to take, and so no daemon.
+    pub fn acquire_unchanged(directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join(FILE);
+        let failed = |error: io::Error| Error::Disk(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed)?,
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => {
+                let text = format!(
+                    "{} is in use by {}: ask its mount (`mediafs status`, `mediafs flush`)",
+                    directory.display(),
+                    holder(&mut file)
+                );
+                Err(Error::Disk(io::Error::new(io::ErrorKind::ResourceBusy, text)))
+            }
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}
+
 /// A directory that was there keeps its mode, unless it is empty: `--cache-dir /tmp` must not close /tmp to others.
 /// What lies in it is closed to them by its own mode.
 fn make(directory: &Path) -> io::Result<()> {
@@ -58,13 +84,17 @@ fn make(directory: &Path) -> io::Result<()> {
 }
 
 fn held(directory: &Path, file: &mut File) -> Error {
-    let mut text = String::new();
-    let holder = match file.read_to_string(&mut text) {
-        Ok(_) if !text.trim().is_empty() => format!("mediafs process {}", text.trim()),
-        _ => "another mediafs process".to_owned(),
-    };
+    let holder = holder(file);
     let text = format!("{} is in use by {holder}: unmount that one first, or give another --cache-dir", directory.display());
     Error::Disk(io::Error::new(io::ErrorKind::ResourceBusy, text))
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    match file.read_to_string(&mut text) {
+        Ok(_) if !text.trim().is_empty() => format!("mediafs process {}", text.trim()),
+        _ => "another mediafs process".to_owned(),
+    }
 }
 
 fn write_pid(file: &mut File) -> io::Result<()> {
@@ -90,7 +120,7 @@ mod tests {
         assert!(error.contains(&format!("{}", directory.display())) && error.contains(&std::process::id().to_string()), "{error}");
         drop(lock);
         let _lock = DirectoryLock::acquire(&directory).unwrap();
-        assert_eq!((mode(&directory), mode(&directory.join("lock"))), (0o700, 0o600));
+        assert_eq!((mode(&directory), mode(&directory.join(FILE))), (0o700, 0o600));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What must survive a crash, in SQLite (WAL): desired state, multipart uploads, the index of data files, symlinks.
 //!
-//! - `database`: opening, settings, schema, and what to tell the user when SQLite fails.
-//! - `rows`: the tables' rows from and to Rust.
-//! - `sums`: checksums of data files, and what they are worth.
+//! - `database`: settings, schema, and what to tell the user when SQLite fails. `make`: a new journal.
+//! - `tables`, `seal`: rows with checksums, and their sum. `rows`, `changes`: from and to Rust.
+//! - `verify`, `tail`: is it whole, and does it reach as far as it did? Asked at each start.
+//! - `salvage`: reads a journal without touching it, and what is left of a damaged one.
+//! - `sums`: checksums of data files, and which of those are at rest.
 //! - `learned`: headers of object versions, in a file of its own that may be lost.
 //! - `session`: did the last session, or the machine, end in good order?
 //! - `lock`: one daemon to one cache directory.
@@ -17,31 +19,43 @@
 //!
 //! Must not: know the bucket, the data files or what a desired state means.
 
+mod changes;
 mod database;
 mod learned;
 mod lock;
+mod make;
 mod rows;
+mod salvage;
+mod seal;
 mod session;
 mod sums;
+mod tables;
+mod tail;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension};
+use parking_lot::{Mutex, MutexGuard};
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::simulation::{self, Event};
 use crate::store::{Condition, UploadId};
 use crate::types::{ETag, FileId, Key, ObjectHeaders, Span, Version};
 
-use database::{Database, explain};
+use database::explain;
 use learned::Learned;
 pub use lock::DirectoryLock;
+pub use salvage::{Salvage, replace, salvage};
+use seal::Total;
+use tables::{META, SYMLINK};
+use tail::{Found, Record, Tail};
 
 /// What the bucket shall hold under one key and doesn't yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,10 +145,18 @@ const RESTART_PAGES: i64 = 16_384;
 
 const JOURNAL_FILE: &str = "journal.sqlite";
 
+/// What commits go through.
+struct Main {
+    connection: Connection,
+    total: Total,
+    /// None where it can't be written.
+    tail: Option<Tail>,
+}
+
 /// Lock order: `main` before `second`; both are leaves otherwise: nothing above is called under them.
 pub struct Journal {
     directory: PathBuf,
-    main: Mutex<Connection>,
+    main: Mutex<Main>,
     /// Checkpoints go through this one, so that a commit doesn't wait behind their fsyncs.
     second: Mutex<Connection>,
     learned: Learned,
@@ -148,14 +170,24 @@ impl Journal {
     /// Opens or makes the journal in `directory`. `bucket` names endpoint, bucket and prefix: another one in the
     /// journal is refused with both names. A newer schema or a damaged file is refused with what to do.
     pub fn open(directory: &Path, bucket: &str) -> Result<Journal> {
+        Self::open_under_boot(directory, bucket, session::boot_id().as_deref())
+    }
+
+    /// The same under a boot of this name; for tests of crashes of the machine.
+    #[doc(hidden)]
+    pub fn open_under_boot(directory: &Path, bucket: &str, boot: Option<&str>) -> Result<Journal> {
         let path = directory.join(JOURNAL_FILE);
-        let Database { connection, was_made } = Database::open(&path).map_err(|e| explain(&path, e))?;
-        database::check(&connection, &path)?;
-        database::migrate(&connection, &path)?;
+        let was_made = make::ensure(directory)?;
+        verify::header(&path)?;
+        let connection = database::connect(&path).map_err(|e| verify::refuse(&path, e))?;
+        let found = verify::contents(&connection, &path)?;
+        let (boot, tail) = (tail::boot_number(boot), tail::read(directory)?);
+        verify::reach(&path, &tail, &found.unwrap_or_default(), boot)?;
+        let total = database::migrate(&connection, found).map_err(|e| explain(&path, e))?;
         let second = database::connect(&path).map_err(|e| explain(&path, e))?;
         let journal = Journal {
             directory: directory.to_owned(),
-            main: Mutex::new(connection),
+            main: Mutex::new(Main { connection, total, tail: open_tail(directory, &tail, total, boot) }),
             second: Mutex::new(second),
             learned: Learned::open(directory)?,
             commits: AtomicU64::new(1),
@@ -192,8 +224,7 @@ impl Journal {
         if changes.is_empty() {
             return Ok(());
         }
-        let connection = self.main.lock();
-        self.transaction(&connection, |connection| rows::apply(connection, changes))
+        self.transaction(&mut self.main.lock(), |connection, total| changes::apply(connection, total, changes))
     }
 
     pub fn desired(&self) -> Result<Vec<(Key, Desired)>> {
@@ -230,10 +261,8 @@ impl Journal {
     }
 
     pub fn symlink(&self, key: &Key) -> Result<Option<String>> {
-        self.read(|connection| {
-            let mut query = connection.prepare_cached("SELECT target FROM symlink WHERE key = ?1")?;
-            query.query_row([key.as_str()], |row| row.get(0)).optional()
-        })
+        let row = self.read(|connection| SYMLINK.one(connection, "SELECT * FROM symlink WHERE key = ?1", &key.as_str()))?;
+        Ok(row.and_then(|values| rows::decode_pair(&values)).map(|(_, target)| target))
     }
 
     /// Headers learned of exactly this version, if any. Times are compared to the second where one of them has no
@@ -253,15 +282,12 @@ impl Journal {
     }
 
     pub fn meta(&self, name: &str) -> Result<Option<String>> {
-        self.read(|connection| {
-            let mut query = connection.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
-            query.query_row([name], |row| row.get(0)).optional()
-        })
+        let row = self.read(|connection| META.one(connection, "SELECT * FROM meta WHERE name = ?1", &name))?;
+        Ok(row.and_then(|values| rows::decode_pair(&values)).map(|(_, value)| value))
     }
 
     pub fn set_meta(&self, name: &str, value: &str) -> Result<()> {
-        let connection = self.main.lock();
-        self.transaction(&connection, |connection| rows::set_meta(connection, name, value))
+        self.transaction(&mut self.main.lock(), |connection, total| changes::set_meta(connection, total, name, value))
     }
 
     /// Checkpoints and fsyncs: what was committed before the call outlives a power cut after it. May take long:
@@ -272,21 +298,35 @@ impl Journal {
         if self.synced.load(Ordering::Acquire) == covered {
             return Ok(());
         }
+        let reached = self.main.lock().total.commits;
         self.fsync_log()?;
+        simulation::saw(|| Event::JournalSynced);
         let (pages, moved) = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)")?;
         self.synced.fetch_max(covered, Ordering::AcqRel);
-        let main = self.main.lock();
+        let mut main = self.main.lock();
+        let mut reached = Some(reached);
         let all_moved = pages == moved && self.commits.load(Ordering::Acquire) == covered;
-        if !all_moved && pages < RESTART_PAGES {
-            return Ok(());
+        if all_moved || pages >= RESTART_PAGES {
+            if !all_moved {
+                self.checkpoint("PRAGMA wal_checkpoint(RESTART)")?;
+            }
+            // The next commit starts a new log, which SQLite fsyncs first: this one, not a handler's.
+            self.transaction(&mut main, |connection, total| changes::set_meta(connection, total, "log", "started"))?;
+            simulation::saw(|| Event::JournalSynced);
+            self.synced.fetch_max(self.commits.load(Ordering::Acquire), Ordering::AcqRel);
+            // It alone may still be lost to a power cut; all before it are in the database.
+            reached = main.total.commits.checked_sub(1);
         }
-        if !all_moved {
-            self.checkpoint("PRAGMA wal_checkpoint(RESTART)")?;
-        }
-        // The next commit starts a new log, which SQLite fsyncs first: this one, not a handler's.
-        self.transaction(&main, |connection| rows::set_meta(connection, "log", "started"))?;
-        self.synced.fetch_max(self.commits.load(Ordering::Acquire), Ordering::AcqRel);
-        Ok(())
+        self.note_synced(main, reached.unwrap_or_default())
+    }
+
+    /// A power cut must not leave an older record than this for long: it would ask for less.
+    fn note_synced(&self, mut main: MutexGuard<'_, Main>, commits: u64) -> Result<()> {
+        let Some(tail) = &mut main.tail else { return Ok(()) };
+        tail.synced(commits);
+        let file = tail.handle()?;
+        drop(main);
+        Ok(file.sync_data()?)
     }
 
     /// SQLite's locks lie on the database and its index, not on the log: closing another descriptor of it drops none.
@@ -305,14 +345,25 @@ impl Journal {
         result.map_err(|error| self.explain(error))
     }
 
-    fn transaction(&self, connection: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<()> {
-        let result = database::transaction(connection, work).map_err(|error| self.explain(error));
+    fn transaction(&self, main: &mut Main, work: impl FnOnce(&Connection, &mut Total) -> rusqlite::Result<()>) -> Result<()> {
+        let mut total = main.total;
+        let result = database::transaction(&main.connection, |connection| {
+            work(connection, &mut total)?;
+            total.commits += 1;
+            changes::put_total(connection, &total)
+        });
         self.commits.fetch_add(1, Ordering::AcqRel);
-        result
+        result.map_err(|error| self.explain(error))?;
+        simulation::saw(|| Event::Committed);
+        main.total = total;
+        if let Some(tail) = &mut main.tail {
+            tail.acknowledge(total.commits);
+        }
+        Ok(())
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        query(&self.main.lock()).map_err(|error| self.explain(error))
+        query(&self.main.lock().connection).map_err(|error| self.explain(error))
     }
 
     fn explain(&self, error: rusqlite::Error) -> Error {
@@ -322,6 +373,14 @@ impl Journal {
     /// Makes every commit fail, as a full disk does.
     #[cfg(test)]
     pub(crate) fn refuse_commits(&self, refuse: bool) {
-        self.main.lock().pragma_update(None, "query_only", refuse).expect("a pragma");
+        self.main.lock().connection.pragma_update(None, "query_only", refuse).expect("a pragma");
     }
+}
+
+/// A start doesn't fail for want of it: a full disk must not keep what is here from being sent.
+fn open_tail(directory: &Path, found: &Found, total: Total, boot: u64) -> Option<Tail> {
+    let synced = if let Found::Record(record) = found { record.synced } else { 0 };
+    let record = Record { acknowledged: total.commits, synced: synced.min(total.commits), boot };
+    let opened = Tail::open(directory, record);
+    opened.inspect_err(|error| tracing::warn!(%error, "{} can't be written: a damaged journal may not be noticed", tail::FILE)).ok()
 }

@@ -1,162 +1,122 @@
-//! The journal's tables from and to Rust values: statements and encodings, nothing else.
+//! The journal's rows as Rust values: encodings, nothing else. `changes` is the other direction.
 //!
 //! Sizes and offsets are stored as SQLite's signed integers (an object has at most 5 TiB). Present maps are pairs of
 //! little-endian u64. Whatever doesn't decode is reported as damage, never skipped.
 
-use rusqlite::types::Type;
-use rusqlite::{Connection, Row, params};
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
 
 use crate::store::UploadId;
 use crate::types::{ETag, FileId, Key, Span, Version};
 
-use super::{Change, Desired, FileRow, sums};
+use super::tables::{ATTEMPT, DESIRED, FILE, PRESENT, Table, UPLOAD, damage};
+use super::{Desired, FileRow};
 
 type Result<T> = rusqlite::Result<T>;
 
-pub fn apply(connection: &Connection, changes: &[Change]) -> Result<()> {
-    changes.iter().try_for_each(|change| apply_one(connection, change))
-}
-
-fn apply_one(connection: &Connection, change: &Change) -> Result<()> {
-    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| connection.prepare_cached(sql)?.execute(values).map(|_| ());
-    match change {
-        Change::SetDesired(key, desired) => {
-            let state = serde_json::to_string(desired).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
-            run("INSERT OR REPLACE INTO desired (key, state) VALUES (?1, ?2)", &[&key.as_str(), &state])
-        }
-        Change::ClearDesired(key) => {
-            run("DELETE FROM attempt WHERE key = ?1", &[&key.as_str()])?;
-            run("DELETE FROM desired WHERE key = ?1", &[&key.as_str()])
-        }
-        Change::Attempt(key, etag) => run("INSERT OR IGNORE INTO attempt (key, etag) VALUES (?1, ?2)", &[&key.as_str(), &etag.as_str()]),
-        Change::PutFile(row) => put_file(connection, row, "WHERE file.dirty = 0"),
-        Change::ReplaceFile(row) => {
-            drop_spans(connection, row.id)?;
-            put_file(connection, row, "")
-        }
-        Change::RemoveFile(id) => {
-            drop_spans(connection, *id)?;
-            sums::forget(connection, *id)?;
-            run("DELETE FROM file WHERE id = ?1", &[&(id.0 as i64)])
-        }
-        Change::AddPresent(id, span, size) => run(
-            "INSERT OR IGNORE INTO present (file_id, start, end, size) VALUES (?1, ?2, ?3, ?4)",
-            &[&(id.0 as i64), &(span.start as i64), &(span.end as i64), &(*size as i64)],
-        ),
-        Change::PutSums(id, region, encoded) => sums::put(connection, *id, *region, encoded),
-        Change::DropSums(id, region) => sums::drop(connection, *id, *region),
-        Change::Seal(id, seal) => sums::seal(connection, *id, *seal),
-        Change::BreakSeal(id) => sums::break_seal(connection, *id),
-        Change::Used(id, used) => run("UPDATE file SET used = ?2 WHERE id = ?1", &[&(id.0 as i64), &(*used as i64)]),
-        Change::BeginUpload(key, id) => run("INSERT OR REPLACE INTO upload (id, key) VALUES (?1, ?2)", &[&id.0, &key.as_str()]),
-        Change::EndUpload(id) => run("DELETE FROM upload WHERE id = ?1", &[&id.0]),
-        Change::RememberSymlink(key, target) => {
-            run("INSERT OR REPLACE INTO symlink (key, target) VALUES (?1, ?2)", &[&key.as_str(), target])
-        }
-        Change::ForgetSymlink(key) => run("DELETE FROM symlink WHERE key = ?1", &[&key.as_str()]),
-    }
-}
-
-fn drop_spans(connection: &Connection, id: FileId) -> Result<()> {
-    connection.prepare_cached("DELETE FROM present WHERE file_id = ?1")?.execute([id.0 as i64]).map(|_| ())
-}
-
-/// `only`: which row that is there already may be replaced.
-fn put_file(connection: &Connection, row: &FileRow, only: &str) -> Result<()> {
-    let mut put = connection.prepare_cached(&format!(
-        "INSERT INTO file (id, base_key, base_etag, base_size, size, dirty, complete, present, mtime_ns, used)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-         ON CONFLICT (id) DO UPDATE SET base_key = ?2, base_etag = ?3, base_size = ?4, size = ?5, dirty = ?6, complete = ?7,
-             present = ?8, mtime_ns = ?9, used = ?10 {only}"
-    ))?;
-    let base = row.base.as_ref();
-    put.execute(params![
-        row.id.0 as i64,
-        base.map(|version| version.key.as_str()),
-        base.map(|version| version.etag.as_str()),
-        base.map(|version| version.size as i64),
-        row.size as i64,
-        row.dirty,
-        row.complete,
-        if row.complete { Vec::new() } else { encode_spans(&row.present) },
-        row.mtime_ns,
-        row.used as i64,
-    ])?;
-    Ok(())
-}
-
-pub fn set_meta(connection: &Connection, name: &str, value: &str) -> Result<()> {
-    connection.prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?.execute([name, value]).map(|_| ())
+/// Parts of an incomplete file that were added after its row was put, and its size then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    pub id: FileId,
+    pub span: Span,
+    pub size: u64,
 }
 
 pub fn desired(connection: &Connection) -> Result<Vec<(Key, Desired)>> {
-    let mut query = connection.prepare("SELECT key, state FROM desired ORDER BY key")?;
-    let rows = query.query_map([], |row| {
-        let desired = serde_json::from_str(row.get_ref(1)?.as_str()?);
-        Ok((key(row, 0)?, desired.map_err(|e| rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(e)))?))
-    })?;
-    rows.collect()
+    all(connection, &DESIRED, decode_desired)
 }
 
 pub fn uploads(connection: &Connection) -> Result<Vec<(Key, UploadId)>> {
-    let mut query = connection.prepare("SELECT key, id FROM upload ORDER BY key, id")?;
-    let rows = query.query_map([], |row| Ok((key(row, 0)?, UploadId(row.get(1)?))))?;
-    rows.collect()
+    all(connection, &UPLOAD, decode_upload)
 }
 
 pub fn attempts(connection: &Connection) -> Result<Vec<(Key, ETag)>> {
-    let mut query = connection.prepare("SELECT key, etag FROM attempt ORDER BY key, etag")?;
-    let rows = query.query_map([], |row| Ok((key(row, 0)?, ETag::new(row.get_ref(1)?.as_str()?))))?;
-    rows.collect()
+    all(connection, &ATTEMPT, decode_attempt)
 }
 
 /// All data files in the order of their ids; with `added`, together with the spans of `AddPresent`.
 pub fn files(connection: &Connection, added: bool) -> Result<Vec<FileRow>> {
-    let mut query = connection
-        .prepare("SELECT id, base_key, base_etag, base_size, size, dirty, complete, present, mtime_ns, used FROM file ORDER BY id")?;
-    let mut files = query.query_map([], file)?.collect::<Result<Vec<FileRow>>>()?;
+    let mut files = all(connection, &FILE, decode_file)?;
     if added {
-        add_spans(connection, &mut files)?;
+        add_spans(&mut files, all(connection, &PRESENT, decode_added)?);
     }
     Ok(files)
 }
 
-fn file(row: &Row<'_>) -> Result<FileRow> {
-    let base = match row.get::<_, Option<String>>(1)? {
-        Some(key) => Some(Version { key: Key::new(key), etag: ETag::new(row.get_ref(2)?.as_str()?), size: bytes(row, 3)? }),
-        None => None,
+pub fn all<T>(connection: &Connection, table: &Table, decode: impl Fn(&[Value]) -> Option<T>) -> Result<Vec<T>> {
+    let mut found = Vec::new();
+    table.scan(connection, |values, _| {
+        found.push(decode(&values).ok_or_else(|| damage(format!("a row of the table {} makes no sense", table.name)))?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+pub fn decode_desired(values: &[Value]) -> Option<(Key, Desired)> {
+    let [key, state] = values else { return None };
+    Some((Key::new(text(key)?), serde_json::from_str(text(state)?).ok()?))
+}
+
+pub fn decode_upload(values: &[Value]) -> Option<(Key, UploadId)> {
+    let [id, key] = values else { return None };
+    Some((Key::new(text(key)?), UploadId(text(id)?.to_owned())))
+}
+
+pub fn decode_attempt(values: &[Value]) -> Option<(Key, ETag)> {
+    let [key, etag] = values else { return None };
+    Some((Key::new(text(key)?), ETag::new(text(etag)?)))
+}
+
+/// A name and a value: a row of `meta` or of `symlink`.
+pub fn decode_pair(values: &[Value]) -> Option<(String, String)> {
+    let [name, value] = values else { return None };
+    Some((text(name)?.to_owned(), text(value)?.to_owned()))
+}
+
+pub fn decode_file(values: &[Value]) -> Option<FileRow> {
+    let [id, base_key, base_etag, base_size, size, dirty, complete, present, mtime_ns, used] = values else { return None };
+    let base = match base_key {
+        Value::Null => None,
+        key => Some(Version { key: Key::new(text(key)?), etag: ETag::new(text(base_etag)?), size: bytes(base_size)? }),
     };
-    Ok(FileRow {
-        id: FileId(bytes(row, 0)?),
+    let (Value::Blob(present), Value::Integer(mtime_ns)) = (present, mtime_ns) else { return None };
+    Some(FileRow {
+        id: FileId(bytes(id)?),
         base,
-        size: bytes(row, 4)?,
-        dirty: row.get(5)?,
-        complete: row.get(6)?,
-        present: decode_spans(row.get_ref(7)?.as_blob()?)
-            .ok_or_else(|| rusqlite::Error::InvalidColumnType(7, "present".into(), Type::Blob))?,
-        mtime_ns: row.get(8)?,
-        used: bytes(row, 9)?,
+        size: bytes(size)?,
+        dirty: bytes(dirty)? != 0,
+        complete: bytes(complete)? != 0,
+        present: decode_spans(present)?,
+        mtime_ns: *mtime_ns,
+        // Not sealed, and nothing depends on it.
+        used: bytes(used).unwrap_or(0),
     })
 }
 
-/// Unites the rows with the added spans; both come in the order of ids.
-fn add_spans(connection: &Connection, files: &mut [FileRow]) -> Result<()> {
-    let mut query = connection.prepare("SELECT file_id, start, end, size FROM present ORDER BY file_id, start")?;
-    let mut rows = query.query([])?;
-    while let Some(row) = rows.next()? {
-        let id = FileId(bytes(row, 0)?);
-        // A span without a row belongs to a file that was removed: nobody wants it.
-        let Ok(at) = files.binary_search_by_key(&id, |file| file.id) else { continue };
-        let file = &mut files[at];
-        file.size = file.size.max(bytes(row, 3)?);
-        if !file.complete {
-            file.present.push(bytes(row, 1)?..bytes(row, 2)?);
-        }
+pub fn decode_added(values: &[Value]) -> Option<Added> {
+    let [id, start, end, size] = values else { return None };
+    let span = bytes(start)?..bytes(end)?;
+    (span.start <= span.end).then_some(Added { id: FileId(bytes(id)?), span, size: bytes(size)? })
+}
+
+/// Unites the rows, in the order of their ids, with the added spans.
+pub fn add_spans(files: &mut [FileRow], added: Vec<Added>) {
+    let mut by_file: BTreeMap<FileId, Vec<Added>> = BTreeMap::new();
+    for added in added {
+        by_file.entry(added.id).or_default().push(added);
     }
     for file in files {
+        // A span without a row belongs to a file that was removed: nobody wants it.
+        for added in by_file.remove(&file.id).unwrap_or_default() {
+            file.size = file.size.max(added.size);
+            if !file.complete {
+                file.present.push(added.span);
+            }
+        }
         unite(&mut file.present);
     }
-    Ok(())
 }
 
 /// Sorts spans and joins those that touch.
@@ -172,16 +132,15 @@ fn unite(spans: &mut Vec<Span>) {
     *spans = joined;
 }
 
-fn key(row: &Row<'_>, column: usize) -> Result<Key> {
-    Ok(Key::new(row.get_ref(column)?.as_str()?))
+fn text(value: &Value) -> Option<&str> {
+    if let Value::Text(text) = value { Some(text) } else { None }
 }
 
-pub(super) fn bytes(row: &Row<'_>, column: usize) -> Result<u64> {
-    let value: i64 = row.get(column)?;
-    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+pub fn bytes(value: &Value) -> Option<u64> {
+    if let Value::Integer(number) = value { u64::try_from(*number).ok() } else { None }
 }
 
-fn encode_spans(spans: &[Span]) -> Vec<u8> {
+pub fn encode_spans(spans: &[Span]) -> Vec<u8> {
     spans.iter().flat_map(|span| [span.start, span.end]).flat_map(u64::to_le_bytes).collect()
 }
 

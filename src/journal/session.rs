@@ -4,47 +4,74 @@
 //! not synced: then clean cache files can't be trusted. The boot's id, kept in the journal, tells the two apart.
 
 use crate::error::Result;
+use crate::simulation;
 
 use super::Journal;
 
 /// Linux's name for this boot, new at each start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+const RUNNING: &str = "running";
+/// The machine went down, and nobody has finished looking at what that left.
+const DOUBTED: &str = "doubted";
+
+pub(super) fn boot_id() -> Option<String> {
+    simulation::boot().or_else(|| std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned()))
+}
+
+/// `session` and `then` as the journal has them, `now` the present boot.
+pub(super) fn is_trusted(session: Option<&str>, then: Option<&str>, now: Option<&str>) -> bool {
+    match session {
+        None | Some("ended") => true,
+        Some(DOUBTED) => false,
+        Some(_) => now.is_some() && then == now,
+    }
+}
+
 impl Journal {
     /// Starts a session: what lies on the disk can be trusted (true), or the machine went down under the last one.
     /// Call it once, after `open` and before `Cache::open`. fsyncs.
     pub fn begin_session(&self) -> Result<bool> {
-        let boot = std::fs::read_to_string(BOOT_ID).ok();
-        self.begin_session_under(boot.as_deref().map(str::trim))
+        self.begin_session_under(boot_id().as_deref())
     }
 
-    pub(super) fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
-        let ended = self.meta("session")?;
-        let trusted = match ended.as_deref() {
-            None | Some("ended") => true,
-            Some(_) => boot.is_some() && self.meta("boot")?.as_deref() == boot,
-        };
-        if trusted {
-            self.set_meta("boot", boot.unwrap_or("unknown"))?;
-        }
-        self.set_meta("session", "running")?;
+    /// The same under a boot of this name; for tests.
+    #[doc(hidden)]
+    pub fn begin_session_under(&self, boot: Option<&str>) -> Result<bool> {
+        let trusted = is_trusted(self.meta("session")?.as_deref(), self.meta("boot")?.as_deref(), boot);
+        self.begin(trusted, boot)
+    }
+
+    /// For a directory that was copied from a machine that had not gone down, whatever this one's boot is.
+    pub fn begin_session_trusted(&self) -> Result<bool> {
+        self.begin(true, boot_id().as_deref())
+    }
+
+    fn begin(&self, trusted: bool, boot: Option<&str>) -> Result<bool> {
+        // In this order: a daemon that is killed between the two must leave no less doubt than it found.
+        self.set_meta("session", if trusted { RUNNING } else { DOUBTED })?;
+        self.set_meta("boot", boot.unwrap_or("unknown"))?;
         // A power cut must not bring "ended" back.
         self.sync()?;
         Ok(trusted)
     }
 
-    /// What can't be trusted was thrown away: from now on this boot counts. Killed before, the next start does it again.
-    pub fn recovered(&self) -> Result<()> {
-        let boot = std::fs::read_to_string(BOOT_ID).ok();
-        self.set_meta("boot", boot.as_deref().map_or("unknown", str::trim))?;
-        self.sync()
+    /// What a crash of the machine left has been sorted out: from now on a killed daemon is no more than that. Call it
+    /// after `Cache::open` and `Writer::open`; who dies in them starts them again with the same doubt.
+    pub fn believe(&self) -> Result<()> {
+        if self.meta("session")?.as_deref() == Some(DOUBTED) { self.set_meta("session", RUNNING) } else { Ok(()) }
     }
 
     /// Ends the session in good order. Call it after the last `Cache::sync`, when nothing is written any more. fsyncs.
     pub fn end_session(&self) -> Result<()> {
         self.sync()?;
         self.set_meta("session", "ended")?;
-        self.sync()
+        self.sync()?;
+        // Whoever copies the database alone has everything.
+        self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        let main = self.main.lock();
+        let commits = main.total.commits;
+        self.note_synced(main, commits)
     }
 }
 
@@ -59,9 +86,9 @@ mod tests {
         assert!(journal.begin_session_under(Some("one")).unwrap(), "a new directory");
         assert!(journal.begin_session_under(Some("one")).unwrap(), "the daemon was killed");
         assert!(!journal.begin_session_under(Some("two")).unwrap(), "the machine went down");
-        assert!(!journal.begin_session_under(Some("two")).unwrap(), "the daemon was killed before it had dealt with that");
-        journal.recovered().unwrap();
-        assert!(journal.begin_session().unwrap(), "it has");
+        assert!(!journal.begin_session_under(Some("two")).unwrap(), "and the daemon was killed while it looked at that");
+        journal.believe().unwrap();
+        assert!(journal.begin_session_under(Some("two")).unwrap(), "it was killed later");
         journal.end_session().unwrap();
         assert!(journal.begin_session_under(Some("three")).unwrap(), "an orderly end before a restart of the machine");
         assert!(!journal.begin_session_under(None).unwrap(), "nothing is known of the boot");

@@ -1,49 +1,54 @@
-//! Checksums of data files, and the seals that tell what they are worth: statements and nothing else.
+//! Checksums of data files, and which files are at rest: rows and nothing else.
 //!
-//! The cache encodes the sums and knows their meaning. A region's row is dropped before a byte of it changes, so that at no
-//! instant the journal holds a sum of bytes that are no more.
+//! The cache encodes the sums and knows their meaning. A region's sums are dropped before a byte under them changes, so that
+//! at no instant the journal holds a sum of bytes that are no more.
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
+use rusqlite::types::{Value, ValueRef};
 
 use super::Seal;
-use super::rows::bytes;
+use super::rows::{all, bytes};
+use super::seal::Total;
+use super::tables::{AT_REST, CHECKSUM, damage};
 use crate::types::FileId;
 
 type Result<T> = rusqlite::Result<T>;
 
-pub fn put(connection: &Connection, id: FileId, region: u64, encoded: &[u8]) -> Result<()> {
-    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO checksum (file_id, region, sums) VALUES (?1, ?2, ?3)")?;
-    put.execute(params![id.0 as i64, region as i64, encoded]).map(|_| ())
+/// An empty row is as good as none.
+pub fn put(connection: &Connection, total: &mut Total, id: FileId, region: u64, encoded: &[u8]) -> Result<()> {
+    CHECKSUM.put(connection, total, &[integer(id.0), integer(region), ValueRef::Blob(encoded)])
 }
 
-pub fn drop(connection: &Connection, id: FileId, region: u64) -> Result<()> {
-    let mut drop = connection.prepare_cached("DELETE FROM checksum WHERE file_id = ?1 AND region = ?2")?;
-    drop.execute([id.0 as i64, region as i64]).map(|_| ())
+pub fn seal(connection: &Connection, total: &mut Total, id: FileId, seal: Seal) -> Result<()> {
+    AT_REST.put(connection, total, &[integer(id.0), integer(seal.size), integer(seal.whole.into())])
 }
 
-pub fn seal(connection: &Connection, id: FileId, seal: Seal) -> Result<()> {
-    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO seal (file_id, size, whole) VALUES (?1, ?2, ?3)")?;
-    put.execute(params![id.0 as i64, seal.size as i64, seal.whole]).map(|_| ())
-}
-
-pub fn break_seal(connection: &Connection, id: FileId) -> Result<()> {
-    connection.prepare_cached("DELETE FROM seal WHERE file_id = ?1")?.execute([id.0 as i64]).map(|_| ())
+pub fn break_seal(connection: &Connection, total: &mut Total, id: FileId) -> Result<()> {
+    AT_REST.drop_rows(connection, total, &(id.0 as i64))
 }
 
 /// Everything of a data file that goes.
-pub fn forget(connection: &Connection, id: FileId) -> Result<()> {
-    connection.prepare_cached("DELETE FROM checksum WHERE file_id = ?1")?.execute([id.0 as i64])?;
-    break_seal(connection, id)
+pub fn forget(connection: &Connection, total: &mut Total, id: FileId) -> Result<()> {
+    CHECKSUM.drop_rows(connection, total, &(id.0 as i64))?;
+    break_seal(connection, total, id)
 }
 
 pub fn seals(connection: &Connection) -> Result<Vec<(FileId, Seal)>> {
-    let mut query = connection.prepare("SELECT file_id, size, whole FROM seal ORDER BY file_id")?;
-    let rows = query.query_map([], |row| Ok((FileId(bytes(row, 0)?), Seal { size: bytes(row, 1)?, whole: row.get(2)? })))?;
-    rows.collect()
+    all(connection, &AT_REST, |values| match values {
+        [id, size, Value::Integer(whole)] => Some((FileId(bytes(id)?), Seal { size: bytes(size)?, whole: *whole != 0 })),
+        _ => None,
+    })
 }
 
 pub fn of_file(connection: &Connection, id: FileId) -> Result<Vec<(u64, Vec<u8>)>> {
-    let mut query = connection.prepare_cached("SELECT region, sums FROM checksum WHERE file_id = ?1 ORDER BY region")?;
-    let rows = query.query_map([id.0 as i64], |row| Ok((bytes(row, 0)?, row.get(1)?)))?;
-    rows.collect()
+    let rows = CHECKSUM.some(connection, "SELECT * FROM checksum WHERE file_id = ?1 ORDER BY region", &(id.0 as i64))?;
+    let decode = |row: Vec<Value>| match <[Value; 3]>::try_from(row) {
+        Ok([_, region, Value::Blob(sums)]) => bytes(&region).map(|region| (region, sums)),
+        _ => None,
+    };
+    rows.into_iter().map(|row| decode(row).ok_or_else(|| damage("a row of checksums makes no sense".to_owned()))).collect()
+}
+
+fn integer(number: u64) -> ValueRef<'static> {
+    ValueRef::Integer(number as i64)
 }

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod damage;
+
 fn journal() -> (tempfile::TempDir, Journal) {
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::open(directory.path(), "s3://b").unwrap();
@@ -110,7 +112,7 @@ fn another_bucket_is_refused_with_both_names() {
 #[test]
 fn a_newer_schema_is_refused_and_left_alone() {
     let (directory, journal) = journal();
-    journal.main.lock().execute_batch("PRAGMA user_version = 99").unwrap();
+    journal.main.lock().connection.execute_batch("PRAGMA user_version = 99; CREATE TABLE newer (x)").unwrap();
     drop(journal);
     for _ in 0..2 {
         let error = Journal::open(directory.path(), "s3://b").err().unwrap().to_string();
@@ -124,7 +126,7 @@ fn damage_is_refused_with_what_to_do() {
     for n in 0..2_000 {
         journal.apply(&[Change::PutFile(row(n))]).unwrap();
     }
-    journal.sync().unwrap();
+    journal.end_session().unwrap();
     drop(journal);
     let path = directory.path().join(JOURNAL_FILE);
     let good = std::fs::read(&path).unwrap();
@@ -145,7 +147,7 @@ fn damage_is_refused_with_what_to_do() {
 fn a_row_that_does_not_decode_is_damage() {
     let (_directory, journal) = journal();
     journal.apply(&[Change::PutFile(row(1)), Change::SetDesired("a".into(), desired(Content::Absent))]).unwrap();
-    journal.main.lock().execute_batch("UPDATE file SET present = x'0102'; UPDATE desired SET state = '{'").unwrap();
+    journal.main.lock().connection.execute_batch("UPDATE file SET present = x'0102'; UPDATE desired SET state = '{'").unwrap();
     assert!(matches!(journal.files(), Err(Error::Corrupt(_))));
     assert!(matches!(journal.desired(), Err(Error::Corrupt(_))));
 }

@@ -108,7 +108,7 @@ impl Namespace {
             .filter(|(name, child)| match child {
                 Child::Missing(_) => true,
                 Child::Inode(ino) => {
-                    !names.contains(*name) && !self.is_touched(watch, name) && self.get(*ino).is_none_or(|inode| !kept(inode))
+                    !names.contains(*name) && !self.is_touched(watch, directory, name) && self.get(*ino).is_none_or(|inode| !kept(inode))
                 }
             })
             .map(|(name, child)| (Arc::clone(name), *child))

@@ -244,16 +244,21 @@ impl Namespace {
 
     /// A question about names in `directory` begins.
     pub fn watch(&mut self, directory: Ino) -> WatchId {
-        self.watches.begin(directory)
+        self.watches.begin(Some(directory))
+    }
+
+    /// The same about names in any directory.
+    pub fn watch_all(&mut self) -> WatchId {
+        self.watches.begin(None)
     }
 
     pub fn unwatch(&mut self, id: WatchId) {
         self.watches.end(id);
     }
 
-    /// True where `name` changed locally since the question began: what its answer says of it is old.
-    pub fn is_touched(&self, id: WatchId, name: &str) -> bool {
-        self.watches.touched(id, name)
+    /// True where `name` in `directory` changed locally since the question began: what its answer says of it is old.
+    pub fn is_touched(&self, id: WatchId, directory: Ino, name: &Arc<str>) -> bool {
+        self.watches.touched(id, directory, name)
     }
 
     /// The name changed here or by our own upload: answers under way know nothing of it.

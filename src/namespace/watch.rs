@@ -19,12 +19,13 @@ pub(super) struct Watches {
 
 #[derive(Debug)]
 struct Watch {
-    directory: Ino,
-    touched: HashSet<Arc<str>>,
+    /// None: all directories, for a question about a whole tree.
+    directory: Option<Ino>,
+    touched: HashSet<(Ino, Arc<str>)>,
 }
 
 impl Watches {
-    pub(super) fn begin(&mut self, directory: Ino) -> WatchId {
+    pub(super) fn begin(&mut self, directory: Option<Ino>) -> WatchId {
         self.next += 1;
         let id = WatchId(self.next);
         self.open.insert(id, Watch { directory, touched: HashSet::new() });
@@ -32,8 +33,8 @@ impl Watches {
     }
 
     pub(super) fn touch(&mut self, directory: Ino, name: &Arc<str>) {
-        for watch in self.open.values_mut().filter(|watch| watch.directory == directory) {
-            watch.touched.insert(Arc::clone(name));
+        for watch in self.open.values_mut().filter(|watch| watch.directory.is_none_or(|watched| watched == directory)) {
+            watch.touched.insert((directory, Arc::clone(name)));
         }
     }
 
@@ -41,8 +42,8 @@ impl Watches {
         self.open.remove(&id);
     }
 
-    /// True where `name` changed locally since `begin`.
-    pub(super) fn touched(&self, id: WatchId, name: &str) -> bool {
-        self.open.get(&id).is_some_and(|watch| watch.touched.contains(name))
+    /// True where `name` in `directory` changed locally since `begin`.
+    pub(super) fn touched(&self, id: WatchId, directory: Ino, name: &Arc<str>) -> bool {
+        self.open.get(&id).is_some_and(|watch| watch.touched.contains(&(directory, Arc::clone(name))))
     }
 }

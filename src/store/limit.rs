@@ -45,9 +45,9 @@ impl ObjectStore for LimitStore {
 
     async fn get(&self, key: &Key, span: Option<Span>, if_match: Option<&ETag>) -> Result<ObjectBody> {
         let place = self.place(Operation::GetObject).await?;
-        let ObjectBody { info, span, stream } = self.inner.get(key, span, if_match).await?;
+        let ObjectBody { info, span, md5, stream } = self.inner.get(key, span, if_match).await?;
         let stream = stream.inspect(move |_| _ = &place).boxed();
-        Ok(ObjectBody { info, span, stream })
+        Ok(ObjectBody { info, span, md5, stream })
     }
 
     async fn put(&self, key: &Key, body: Body, headers: &ObjectHeaders, condition: &Condition) -> Result<Receipt> {

@@ -18,7 +18,7 @@ pub mod s3;
 pub mod trace;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -98,6 +98,8 @@ pub struct UploadId(pub String);
 pub struct PendingUpload {
     pub key: Key,
     pub id: UploadId,
+    /// By the store's clock.
+    pub initiated: SystemTime,
 }
 
 /// The answer to a GET: the whole object's facts, and the asked bytes as they arrive.
@@ -105,6 +107,8 @@ pub struct ObjectBody {
     pub info: ObjectInfo,
     /// The bytes that `stream` carries, as offsets into the object.
     pub span: Span,
+    /// MD5 of the whole object, where its ETag surely is that.
+    pub md5: Option<[u8; 16]>,
     pub stream: BoxStream<'static, Result<Bytes>>,
 }
 

@@ -105,7 +105,8 @@ impl ObjectStore for PrefixStore {
 
     async fn list_uploads(&self) -> Result<Vec<PendingUpload>> {
         let all = self.inner.list_uploads().await?;
-        Ok(all.into_iter().filter_map(|PendingUpload { key, id }| self.up(key).map(|key| PendingUpload { key, id })).collect())
+        let seen = |PendingUpload { key, id, initiated }| Some(PendingUpload { key: self.up(key)?, id, initiated });
+        Ok(all.into_iter().filter_map(seen).collect())
     }
 
     async fn presign_get(&self, key: &Key, expires: Duration) -> Result<String> {
@@ -149,6 +150,7 @@ mod tests {
         let store = PrefixStore::new(bucket.clone(), "p/");
         let _ = bucket.create_upload(&Key::from("q/x"), &ObjectHeaders::default()).await.unwrap();
         let id = store.create_upload(&Key::from("x"), &ObjectHeaders::default()).await.unwrap();
-        assert_eq!(store.list_uploads().await.unwrap(), [PendingUpload { key: Key::from("x"), id }]);
+        let listed = store.list_uploads().await.unwrap();
+        assert_eq!(listed.into_iter().map(|upload| (upload.key, upload.id)).collect::<Vec<_>>(), [(Key::from("x"), id)]);
     }
 }

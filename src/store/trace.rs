@@ -1,4 +1,4 @@
-//! Counts requests by operation, and writes one debug line for each.
+//! Counts requests by operation, notes since when none was answered, and writes one debug line for each.
 //!
 //! Placed directly around the store, so that every attempt is counted: requests are what is billed. A presigned URL
 //! is a secret and no request: it is neither counted nor logged.
@@ -7,16 +7,19 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
-    Body, Condition, ListPage, ListRequest, ObjectBody, ObjectStore, Operation, Part, PendingUpload, Receipt, Result, Store, UploadId,
+    Body, Condition, ErrorKind, ListPage, ListRequest, ObjectBody, ObjectStore, Operation, Part, PendingUpload, Receipt, Result, Store,
+    StoreError, UploadId,
 };
+use crate::clock;
 use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 /// What has been asked of the bucket. Clones count together.
@@ -30,6 +33,17 @@ struct Counters {
     answered: AtomicU64,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
+    silence: Mutex<Option<Silence>>,
+}
+
+/// Since its last answer, whatever that said, the bucket has answered nothing.
+#[derive(Clone, Debug)]
+pub struct Silence {
+    /// Of the first request that was not answered.
+    pub since: SystemTime,
+    pub begun: Instant,
+    /// The last failure.
+    pub error: String,
 }
 
 impl RequestCounts {
@@ -65,6 +79,25 @@ impl RequestCounts {
         self.0.answered.load(Ordering::Relaxed)
     }
 
+    /// None: the last request that ended was answered.
+    pub fn silence(&self) -> Option<Silence> {
+        self.0.silence.lock().clone()
+    }
+
+    /// A refusal is an answer; "slow down" and a broken body say that somebody is there.
+    fn heard(&self, error: Option<&StoreError>) {
+        let unanswered = |kind| matches!(kind, ErrorKind::Unavailable | ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::NotS3);
+        let mut silence = self.0.silence.lock();
+        match error.filter(|error| unanswered(error.kind)) {
+            None => *silence = None,
+            Some(error) => {
+                let first = silence.take().map(|silence| (silence.since, silence.begun));
+                let (since, begun) = first.unwrap_or_else(|| (clock::now(), Instant::now()));
+                *silence = Some(Silence { since, begun, error: error.to_string() });
+            }
+        }
+    }
+
     /// Bytes of objects and parts sent, repeated attempts included.
     pub fn bytes_up(&self) -> u64 {
         self.0.bytes_up.load(Ordering::Relaxed)
@@ -96,6 +129,7 @@ impl TraceStore {
         let begun = Instant::now();
         let result = request.await;
         let millis = begun.elapsed().as_millis();
+        self.counts.heard(result.as_ref().err());
         match &result {
             Ok(_) => {
                 self.counts.0.answered.fetch_add(1, Ordering::Relaxed);
@@ -121,13 +155,13 @@ impl ObjectStore for TraceStore {
     }
 
     async fn get(&self, key: &Key, span: Option<Span>, if_match: Option<&ETag>) -> Result<ObjectBody> {
-        let ObjectBody { info, span, stream } = self.traced(Operation::GetObject, key, self.inner.get(key, span, if_match)).await?;
+        let ObjectBody { info, span, md5, stream } = self.traced(Operation::GetObject, key, self.inner.get(key, span, if_match)).await?;
         let counts = self.counts.clone();
         let count = move |chunk: &Result<bytes::Bytes>| match chunk {
             Ok(bytes) => _ = counts.0.bytes_down.fetch_add(bytes.len() as u64, Ordering::Relaxed),
             Err(_) => counts.count_error(Operation::GetObject),
         };
-        Ok(ObjectBody { info, span, stream: stream.inspect(count).boxed() })
+        Ok(ObjectBody { info, span, md5, stream: stream.inspect(count).boxed() })
     }
 
     async fn put(&self, key: &Key, body: Body, headers: &ObjectHeaders, condition: &Condition) -> Result<Receipt> {
@@ -199,5 +233,22 @@ mod tests {
         assert_eq!(counts.snapshot(), BTreeMap::from([("PutObject", 2), ("GetObject", 1)]));
         assert_eq!(counts.errors(), BTreeMap::from([("PutObject", 1)]));
         assert_eq!((counts.bytes_up(), counts.bytes_down()), (10, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_begins_with_the_first_unanswered_request_and_ends_with_any_answer() {
+        let counts = RequestCounts::new();
+        let failed = |kind| StoreError::new(kind, "PutObject", "a", "x");
+        counts.heard(Some(&failed(ErrorKind::Unreachable)));
+        let begun = Instant::now();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        counts.heard(Some(&failed(ErrorKind::Timeout)));
+        assert_eq!(counts.silence().map(|silence| silence.begun), Some(begun));
+        for answer in [None, Some(ErrorKind::NotFound), Some(ErrorKind::Denied), Some(ErrorKind::Throttled)] {
+            counts.heard(Some(&failed(ErrorKind::Unavailable)));
+            assert!(counts.silence().is_some());
+            counts.heard(answer.map(failed).as_ref());
+            assert!(counts.silence().is_none(), "{answer:?}");
+        }
     }
 }

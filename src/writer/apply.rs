@@ -2,7 +2,7 @@
 //!
 //! `merge` is the whole of the coalescing: what is wanted now, given what was wanted and what is under way. It is pure.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -73,7 +73,7 @@ impl Shared {
         if !rows.is_empty() {
             self.journal.apply(&rows)?;
         }
-        let mut moved = HashMap::new();
+        let mut moved = BTreeMap::new();
         for step in &steps {
             self.enter(&mut queue, step, now, &mut moved);
         }
@@ -122,11 +122,11 @@ impl Shared {
     }
 
     /// Brings memory to what the journal says now.
-    fn enter(&self, queue: &mut Queue, step: &Step, now: Instant, moved: &mut HashMap<FileId, Vec<Waiter>>) {
+    fn enter(&self, queue: &mut Queue, step: &Step, now: Instant, moved: &mut BTreeMap<FileId, Vec<Waiter>>) {
         if let Some(file) = &step.file {
             file.mark_dirty();
         }
-        queue.take_error(&step.key);
+        let kept = queue.take_error(&step.key);
         if queue.sessions.get(&step.key).is_some_and(|session| Some(session.file) != step.file.as_ref().map(|file| file.id())) {
             queue.give_up_session(&step.key);
             self.aborts.notify_one();
@@ -140,7 +140,14 @@ impl Shared {
         let generation = queue.count();
         let mut entry = Entry::new(desired.clone(), step.file.clone(), generation, now);
         entry.new_once_deleted = step.new_once_deleted;
-        if let Some(old) = queue.remove(&step.key, now) {
+        let mut old = queue.remove(&step.key, now);
+        // Whoever goes on writing into a file that could not be sent shall hear of it all the same; but who replaces it
+        // whole has settled a conflict.
+        let same_file = old.as_mut().filter(|old| old.desired.content == desired.content);
+        let untold = same_file
+            .and_then(|old| old.failed.take().filter(|failed| !failed.told).map_or(kept, |failed| Some(failed.error)))
+            .filter(|error| !(matches!(error, Error::Stale | Error::Exists) && desired.condition == Condition::Any));
+        if let Some(old) = old {
             entry.first_dirty = old.first_dirty;
             entry.unsure = old.unsure;
             // Still the same new file, and that delete is still under way.
@@ -156,6 +163,9 @@ impl Shared {
             }
         }
         queue.put(&step.key, entry, now);
+        if let Some(error) = untold {
+            queue.keep_error(&step.key, error);
+        }
     }
 }
 
@@ -174,14 +184,14 @@ fn step_rows(queue: &Queue, step: &Step) -> Result<Vec<Change>> {
 }
 
 /// The entry's file is wanted elsewhere or not at all: those who wait for it go with the file.
-fn part_with_waiters(old: Entry, moved: &mut HashMap<FileId, Vec<Waiter>>) {
+fn part_with_waiters(old: Entry, moved: &mut BTreeMap<FileId, Vec<Waiter>>) {
     match old.desired.content {
         Content::Staged(id) if !old.waiters.is_empty() => moved.entry(id).or_default().extend(old.waiters),
         _ => old.waiters.into_iter().for_each(|waiter| waiter.done(Ok(()))),
     }
 }
 
-fn hand_over_waiters(queue: &mut Queue, steps: &[Step], mut moved: HashMap<FileId, Vec<Waiter>>) {
+fn hand_over_waiters(queue: &mut Queue, steps: &[Step], mut moved: BTreeMap<FileId, Vec<Waiter>>) {
     for step in steps {
         let Some(waiters) = step.file.as_ref().and_then(|file| moved.remove(&file.id())) else { continue };
         if let Some(entry) = queue.get_mut(&step.key) {

@@ -9,7 +9,8 @@ impl Shared {
         let mut backlog = Backlog {
             uploading: queue.in_flight() as u64,
             conflicts: queue.conflicts,
-            degraded: queue.outage.shown(),
+            // With nothing to send nobody asks, so nothing is known of it here.
+            degraded: queue.outage.shown().filter(|_| !queue.entries().is_empty()),
             ..Backlog::default()
         };
         let mut oldest = None;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::simulation;
 use crate::store::{ErrorKind, StoreError};
 
 /// First wait after a transient failure (the store has already retried for a moment by then) …
@@ -76,7 +77,7 @@ fn ceiling(attempts: u32) -> Duration {
 
 /// Between half of the ceiling and all of it, so that what failed together doesn't come back together.
 pub fn delay(attempts: u32) -> Duration {
-    ceiling(attempts).mul_f64(rand::random_range(0.5..1.0))
+    ceiling(attempts).mul_f64(0.5 + simulation::chance() / 2.0)
 }
 
 /// An error for one more listener: errors of the disk aren't `Clone`.

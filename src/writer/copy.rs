@@ -58,7 +58,7 @@ async fn may_replace(shared: &Shared, job: &Job) -> Result<bool> {
 async fn copy_present(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
     let info = match shared.store.head(&from.key).await {
         Ok(info) => info,
-        Err(error) if is_gone(&error) => return Ok(Effect::Gone),
+        Err(error) if is_gone(&error) => return made_before(shared, job, from).await,
         Err(error) => return Err(error.into()),
     };
     tracing::info!(key = %job.key, from = %from.key, "the source was changed by another writer; copying what is there now");
@@ -73,6 +73,18 @@ async fn copy_present(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result
         )
         .into()),
         done => done,
+    }
+}
+
+/// The source is nowhere. The copy may have been made by a mount that forgot it in a power cut, and then removed its source.
+async fn made_before(shared: &Shared, job: &Job, from: &Version) -> Result<Effect> {
+    match shared.store.head(&job.key).await {
+        Ok(info) if info.etag == from.etag && info.size == from.size => {
+            Ok(Effect::Stored(Stored { last_modified: info.last_modified, ..stored(job, from, info.etag, Some(info.headers), None) }))
+        }
+        Ok(_) => Ok(Effect::Gone),
+        Err(error) if is_gone(&error) => Ok(Effect::Gone),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -135,7 +135,11 @@ fn replace_desired(queue: &mut Queue, key: &Key, desired: Desired, now: Instant)
 /// Takes over what is left to want; returns who was waiting for what is now in the bucket.
 fn settle_entry(queue: &mut Queue, job: &Job, left: Left, now: Instant) -> Vec<Waiter> {
     match left {
-        None => queue.remove(&job.key, now).map(|entry| entry.waiters).unwrap_or_default(),
+        None => {
+            // An older failure is made good.
+            queue.take_error(&job.key);
+            queue.remove(&job.key, now).map(|entry| entry.waiters).unwrap_or_default()
+        }
         Some((desired, file)) => {
             let Some(entry) = queue.get_mut(&job.key) else { return Vec::new() };
             let (satisfied, waiting) =
@@ -309,7 +313,11 @@ pub fn failed(shared: &Shared, job: &Job, error: Error) {
     };
     let waiters = fail_for_good(&mut queue, &job.key, &error, retry_at, now);
     drop(queue);
-    tracing::error!(key = %job.key, %error, "failed for good; kept here");
+    let next = match retry_at {
+        Some(at) => format!("in {} s, when it changes, or when somebody syncs it", at.saturating_duration_since(now).as_secs()),
+        None => "when it changes, or when somebody syncs it".to_owned(),
+    };
+    tracing::error!(key = %job.key, %error, next, "can't be uploaded: kept here, and tried again later");
     waiters.into_iter().for_each(|waiter| waiter.done(Err(backoff::copy(&error))));
 }
 

@@ -5,7 +5,7 @@
 //! - `queue`: the waiting keys in memory; `apply`: how new desired states get there and into the journal.
 //! - `pick`: one pass over the queue; `reconcile`: the loop around it; `flight`: one operation from start to record.
 //! - `upload`, `multipart`, `parts`, `inline`, `source`: data to the bucket. `copy`, `delete`, `directory`, `cycle`: the rest.
-//! - `finish`, `conflict`: what became of it. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
+//! - `finish`, `conflict`: what became of it. `salvage`: what a crash of the machine left to want. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
 //!
 //! Invariants:
 //! - The journal knows before anybody else does: a desired state is written before `apply` returns, cleared after the
@@ -38,6 +38,7 @@ mod parts;
 mod pick;
 mod queue;
 mod reconcile;
+mod salvage;
 mod source;
 mod sync;
 #[cfg(test)]
@@ -194,7 +195,8 @@ impl Writer {
         for (key, etag) in journal.attempts()? {
             queue.remember_own(&key, etag);
         }
-        load(&mut queue, journal.desired()?, &cache);
+        let desired = salvage::desired(&journal, &cache)?;
+        load(&mut queue, desired, &cache);
         let shared = Shared {
             store,
             journal,
@@ -234,6 +236,12 @@ impl Writer {
 
     pub fn pending(&self, key: &Key) -> Option<Desired> {
         self.shared.queue.lock().get(key).map(|entry| entry.desired.clone())
+    }
+
+    /// An operation on `key` is under way, or over and not yet told to the file system: what the bucket was seen to hold
+    /// meanwhile may be the state before it.
+    pub fn is_landing(&self, key: &Key) -> bool {
+        self.shared.queue.lock().flight(key).is_some()
     }
 
     /// Every pending key below `directory` (root or trailing slash; its own marker included), in order.

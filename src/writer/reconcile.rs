@@ -23,6 +23,7 @@ pub async fn run(shared: Arc<Shared>) {
         }
         while tasks.try_join_next().is_some() {}
         tokio::select! {
+            biased;
             () = shared.wake.notified() => {}
             () = at(picked.wake_at) => {}
         }

@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use super::Shared;
 use crate::cache::LocalFile;
 use crate::error::{Error, Result};
+use crate::simulation;
 use crate::store::{Body, ErrorKind, StoreError};
 use crate::types::{Span, Version};
 
@@ -101,6 +102,9 @@ async fn hash(buffer: Vec<u8>) -> Result<Body> {
 
 /// Disk and hashing belong to the blocking pool.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    if simulation::is_on() {
+        return work();
+    }
     match spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

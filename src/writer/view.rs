@@ -1,5 +1,7 @@
 //! Questions about what waits, for the file system's look-ups; and the end without a drain.
 
+use tokio::time::Instant;
+
 use super::Writer;
 use crate::journal::Content;
 use crate::types::Key;
@@ -19,6 +21,12 @@ impl Writer {
             Some(_) if queue.flight(key).is_some() => "uploading",
             Some(_) => "dirty",
         }
+    }
+
+    /// The bucket was heard of by somebody else: what waits for a probe is sent now.
+    pub fn hurry(&self) {
+        self.shared.queue.lock().outage.probe_now(Instant::now());
+        self.shared.wake.notify_one();
     }
 
     /// Stops where it is, as a crash would: the journal has what the bucket doesn't.

@@ -42,7 +42,7 @@ async fn error_answers() {
 #[tokio::test]
 async fn an_answer_may_say_when_to_come_back() {
     let (emulator, _s3) = start().await;
-    emulator.faults().add(Rule::new(Fault::Status { status: 503, code: "SlowDown", retry_after: Some(Duration::from_secs(7)) }));
+    emulator.faults().add(Rule::new(Fault::Status { status: 503, code: "SlowDown".into(), retry_after: Some(Duration::from_secs(7)) }));
     let answer = raw(&emulator, "GET /media/a HTTP/1.1").await.to_lowercase();
     assert!(answer.starts_with("http/1.1 503") && answer.contains("retry-after: 7"), "{answer}");
 }

@@ -407,3 +407,22 @@ async fn what_a_listing_hid_once_does_not_hold_its_directory_for_ever() {
     mount.settle().await;
     assert_eq!((bucket.keys(), mount.fs.hidden_keys()), (Vec::new(), 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_name_is_free_at_once_while_the_bucket_still_has_it() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.save("a", b"old").await.unwrap();
+    mount.settle().await;
+    bucket.faults.add(Rule::on(Operation::DeleteObject).fault(Fault::LateReply(Duration::from_secs(2))));
+    mount.unlink("a").await.unwrap();
+    for wait_ms in [10, 500, 1500, 3000] {
+        let asked = mount.counts.of(Operation::HeadObject);
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        mount.save_with("a", b"new", libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL).await.unwrap();
+        assert!(mount.counts.of(Operation::HeadObject) <= asked + 2, "after {wait_ms} ms");
+        mount.unlink("a").await.unwrap();
+    }
+    mount.settle().await;
+    assert!(bucket.keys().is_empty());
+}

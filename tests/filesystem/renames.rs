@@ -2,6 +2,8 @@
 
 use mediafs::error::Error;
 use mediafs::fs::RenameFlags;
+use mediafs::store::Operation;
+use mediafs::store::fault::{Fault, Rule};
 
 use crate::world::{Bucket, World, requests};
 
@@ -163,4 +165,21 @@ async fn directories_are_refused_where_posix_refuses_them() {
     assert!(matches!(mount.rename("d", "full").await, Err(Error::NotEmpty)));
     mount.rename("full", "d/empty").await.unwrap();
     assert_eq!(mount.read("d/empty/f").await.unwrap(), b"x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_arrives_while_its_directory_is_listed_for_a_rename_moves_too() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    mount.mkdir("d/sub").await.unwrap();
+    mount.settle().await;
+    // The listing says what was there before the uploads, and comes after them.
+    bucket.faults.add(Rule::on(Operation::ListObjectsV2).key("d/").fault(Fault::LateReply(std::time::Duration::from_secs(3))));
+    mount.save("d/a", b"a").await.unwrap();
+    mount.save("d/sub/b", b"b").await.unwrap();
+    mount.rename("d", "e").await.unwrap();
+    assert_eq!((mount.read("e/a").await.unwrap(), mount.read("e/sub/b").await.unwrap()), (b"a".to_vec(), b"b".to_vec()));
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["e/", "e/a", "e/sub/", "e/sub/b"]);
 }

@@ -49,16 +49,18 @@ class Mount:
     """`mediafs mount` over a store.
 
     `folder` keeps the mount point, the cache directory and the log; mounting again with the same folder is what a
-    restart of the daemon is. `options` go to the command line as they are.
+    restart of the daemon is. `options` go to the command line as they are, `wrapper` goes before it. `endpoint` is the
+    store's own where nothing stands before it.
     """
 
-    def __init__(self, store, bucket, folder, *, prefix="", options=(), env=None, cache=None, life_s=900):
+    def __init__(self, store, bucket, folder, *, prefix="", options=(), env=None, cache=None, endpoint=None, wrapper=(), life_s=900):
         self.store, self.bucket, self.prefix = store, bucket, prefix
         self.folder = pathlib.Path(folder)
         self.path = self.folder / "mnt"
         self.cache = pathlib.Path(cache) if cache else self.folder / "cache"
         self.log = self.folder / "log"
-        self.options, self.extra_env, self.life_s = list(options), dict(env or {}), life_s
+        self.endpoint = endpoint or store.endpoint
+        self.options, self.extra_env, self.life_s, self.wrapper = list(options), dict(env or {}), life_s, list(wrapper)
         self.child = None
         self.path.mkdir(parents=True, exist_ok=True)
 
@@ -73,8 +75,8 @@ class Mount:
 
     def command(self):
         source = f"{self.store.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
-        fixed = ["--endpoint-url", self.store.endpoint, "--region", self.store.region, "--cache-dir", self.cache]
-        return [binary(), "mount", source, self.path, *fixed, *self.options]
+        fixed = ["--endpoint-url", self.endpoint, "--region", self.store.region, "--cache-dir", self.cache]
+        return [*self.wrapper, binary(), "mount", source, self.path, *fixed, *self.options]
 
     def launch(self):
         """Starts the daemon without waiting for the mount."""
@@ -141,7 +143,7 @@ class Mount:
 
     def flush(self, path=None, seconds=120):
         """Returns when everything under `path` (the whole mount) is in the bucket."""
-        subprocess.run([binary(), "flush", str(path or self.path)], check=True, timeout=seconds, stdout=subprocess.DEVNULL)
+        subprocess.run([binary(), "flush", str(path or self.path)], check=True, timeout=seconds, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def settle(self, seconds=60):
         """Waits until nothing is left to send, without pushing: what the daemon does by itself."""

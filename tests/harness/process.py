@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import threading
 
 PR_SET_PDEATHSIG = 1
 
@@ -24,17 +25,18 @@ def _before_exec(life_s):
 class Child:
     """A process with its output in a file.
 
-    `life_s` is the longest that it may live, in whole seconds.
+    `life_s` is the longest that it may live, in whole seconds. With `talks` it takes lines and answers each with one
+    (see `ask`); only its errors go to the log then.
     """
 
-    def __init__(self, command, log: pathlib.Path, env=None, life_s=900):
-        self.log = log
+    def __init__(self, command, log: pathlib.Path, env=None, life_s=900, talks=False):
+        self.log, self.turn = log, threading.Lock()
         with open(log, "ab") as out:
             self.process = subprocess.Popen(
                 [str(word) for word in command],
                 env={**os.environ, **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if talks else out,
                 stderr=out,
                 preexec_fn=_before_exec(life_s),
             )
@@ -42,6 +44,16 @@ class Child:
     @property
     def pid(self):
         return self.process.pid
+
+    def hear(self):
+        """The next line that it prints."""
+        return self.process.stdout.readline().decode().rstrip("\n")
+
+    def ask(self, line):
+        with self.turn:
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+            return self.hear()
 
     def running(self):
         return self.process.poll() is None

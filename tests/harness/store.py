@@ -4,6 +4,7 @@ A store serves on a free port of loopback with its data in a folder that its own
 """
 
 import collections
+import json
 import os
 import pathlib
 import re
@@ -161,17 +162,36 @@ class Emulator(Store):
     name = "emulator"
     access_key, secret_key = "mediafs", "mediafs-secret"
 
-    def __init__(self, folder, port=None, bucket="bucket", r2=False):
+    def __init__(self, folder, port=None, bucket="bucket", r2=False, controlled=False):
         super().__init__(folder, port)
-        self.bucket, self.r2 = bucket, r2
+        self.bucket, self.r2, self.controlled = bucket, r2, controlled
         if r2:
             self.name, self.region, self.scheme = "r2", "auto", "r2"
 
     def start(self):
         command = [binary(), "emulator", "--address", f"127.0.0.1:{self.port}", "--folder", self.folder / "data"]
         command += ["--bucket", self.bucket] + (["--r2"] if self.r2 else [])
-        self.child = Child(command, self.folder / "log", life_s=3600)
+        command += ["--control"] if self.controlled else []
+        self.child = Child(command, self.folder / "log", life_s=3600, talks=self.controlled)
+        if self.controlled:
+            self.child.hear()
         wait_until(self._answers, "the emulator answers")
+
+    def _ask(self, command):
+        answer = json.loads(self.child.ask(json.dumps(command)))
+        if "error" in answer:
+            raise ValueError(f"the emulator refuses {command}: {answer['error']}")
+        return answer
+
+    def add_fault(self, **rule):
+        """Requests go wrong from now on (fields: src/emulator/control.rs); needs `controlled`. Returns the rule's number."""
+        return self._ask({"add": rule})["id"]
+
+    def fault_hits(self, number):
+        return self._ask({"hits": number})["hits"]
+
+    def clear_faults(self):
+        self._ask("clear")
 
     def make_bucket(self, name):
         """Its one bucket: callers keep apart by prefix (see `Suite.fresh_place`)."""

@@ -65,7 +65,7 @@ class Cached(Case):
 
     def test_flipped_while_it_runs(self):
         mount = self.damaged(lambda mount: self.assertEqual(flip(mount, 1_234_567), 2), down=False)
-        self.assertEqual(mount.status()["damaged_refetched"], 2)
+        self.assertEqual(mount.status()["damaged_blocks"], 2)
 
     def test_flipped_while_it_is_down(self):
         self.damaged(lambda mount: self.assertEqual(flip(mount, 77), 2), down=True)

@@ -130,7 +130,7 @@ impl ObjectStore for Bucket {
             chunk
         });
         let info = ObjectInfo { size, etag, last_modified: SystemTime::UNIX_EPOCH, headers: ObjectHeaders::default() };
-        Ok(ObjectBody { info, span, stream: stream.boxed() })
+        Ok(ObjectBody { info, span, md5: None, stream: stream.boxed() })
     }
 
     async fn head(&self, _: &Key) -> Result<ObjectInfo> {

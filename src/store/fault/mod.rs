@@ -40,10 +40,15 @@ impl FaultStore {
         let injected = |kind| StoreError::new(kind, operation.name(), key, "injected fault");
         let lost = || StoreError { outcome_unknown: operation.changes_bucket(), ..injected(ErrorKind::Unreachable) };
         match fault {
-            None | Some(Fault::BodyCut(_) | Fault::BodyShort(_)) => request.await,
+            None | Some(Fault::BodyCut(_) | Fault::BodyShort(_) | Fault::BodyFlip(_)) => request.await,
             Some(Fault::Latency(delay)) => {
                 tokio::time::sleep(delay).await;
                 request.await
+            }
+            Some(Fault::LateReply(delay)) => {
+                let answer = request.await;
+                tokio::time::sleep(delay).await;
+                answer
             }
             Some(Fault::Error(kind)) => Err(injected(kind)),
             Some(Fault::Throttled(retry_after)) => Err(StoreError { retry_after: Some(retry_after), ..injected(ErrorKind::Throttled) }),
@@ -70,6 +75,20 @@ fn cut(stream: BoxStream<'static, Result<Bytes>>, bytes: u64, error: Option<Stor
     kept.chain(stream::iter(error.map(Err))).boxed()
 }
 
+fn flip(stream: BoxStream<'static, Result<Bytes>>, at: u64) -> BoxStream<'static, Result<Bytes>> {
+    let mut before = 0;
+    let flipped = stream.map(move |chunk| {
+        let mut bytes = chunk?.to_vec();
+        let index = at.checked_sub(before).and_then(|index| usize::try_from(index).ok());
+        before += bytes.len() as u64;
+        if let Some(byte) = index.and_then(|index| bytes.get_mut(index)) {
+            *byte ^= 0xff;
+        }
+        Ok(bytes.into())
+    });
+    flipped.boxed()
+}
+
 #[async_trait]
 impl ObjectStore for FaultStore {
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
@@ -83,6 +102,7 @@ impl ObjectStore for FaultStore {
         body.stream = match fault {
             Some(Fault::BodyCut(bytes)) => cut(body.stream, bytes, Some(error())),
             Some(Fault::BodyShort(bytes)) => cut(body.stream, bytes, None),
+            Some(Fault::BodyFlip(at)) => flip(body.stream, at),
             _ => body.stream,
         };
         Ok(body)

@@ -18,12 +18,16 @@ pub enum Fault {
     Throttled(Duration),
     /// Works, but later.
     Latency(Duration),
+    /// Works at once, but the answer comes later: by then it may be old.
+    LateReply(Duration),
     /// Never answers; nothing was done.
     Hang,
     /// The work is done, the answer never comes.
     ReplyLost,
     /// The request never arrives, and the answer that never comes leaves that open.
     RequestLost,
+    /// A byte of a GET's body, counted from its begin, is turned over.
+    BodyFlip(u64),
     /// A GET's body breaks with an error after so many bytes.
     BodyCut(u64),
     /// A GET's body ends after so many bytes as if that were all.

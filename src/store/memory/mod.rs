@@ -39,7 +39,7 @@ pub struct MemoryStore {
     clock: Clock,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     objects: BTreeMap<Key, Object>,
     uploads: Uploads,
@@ -90,6 +90,11 @@ impl MemoryStore {
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
+    }
+
+    /// Another bucket that holds what this one holds now, uploads under way included; from here on they go their own ways.
+    pub fn fork(&self) -> Self {
+        Self { state: Mutex::new(self.state.lock().clone()), min_part_bytes: self.min_part_bytes, clock: Arc::clone(&self.clock) }
     }
 
     /// All keys in byte order.
@@ -177,7 +182,8 @@ impl ObjectStore for MemoryStore {
 
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<UploadId> {
         check_key(Operation::CreateMultipartUpload, key)?;
-        Ok(self.state.lock().uploads.create(key, normal_headers(headers)))
+        let now = (self.clock)();
+        Ok(self.state.lock().uploads.create(key, normal_headers(headers), now))
     }
 
     async fn upload_part(&self, key: &Key, upload: &UploadId, number: u32, body: Body) -> Result<Part> {

@@ -44,7 +44,12 @@ impl State {
         };
         let mut rest = object.bytes.slice(span.start as usize..span.end as usize);
         let chunks = std::iter::from_fn(move || (!rest.is_empty()).then(|| rest.split_to(rest.len().min(CHUNK_BYTES))));
-        Ok(ObjectBody { info: object.info(), span, stream: stream::iter(chunks).map(Ok).boxed() })
+        Ok(ObjectBody {
+            info: object.info(),
+            span,
+            md5: crate::store::plain_md5(&object.etag),
+            stream: stream::iter(chunks).map(Ok).boxed(),
+        })
     }
 
     pub(super) fn put(

@@ -15,22 +15,24 @@ use crate::types::{ETag, Key, ObjectHeaders, Span};
 const MAX_PARTS: u32 = 10_000;
 
 /// The unfinished uploads, by the order in which they began.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Uploads {
     begun: u64,
     pending: BTreeMap<u64, Upload>,
 }
 
+#[derive(Clone)]
 struct Upload {
     key: Key,
     headers: ObjectHeaders,
+    initiated: SystemTime,
     parts: BTreeMap<u32, Bytes>,
 }
 
 impl Uploads {
-    pub(super) fn create(&mut self, key: &Key, headers: ObjectHeaders) -> UploadId {
+    pub(super) fn create(&mut self, key: &Key, headers: ObjectHeaders, initiated: SystemTime) -> UploadId {
         self.begun += 1;
-        self.pending.insert(self.begun, Upload { key: key.clone(), headers, parts: BTreeMap::new() });
+        self.pending.insert(self.begun, Upload { key: key.clone(), headers, initiated, parts: BTreeMap::new() });
         UploadId(self.begun.to_string())
     }
 
@@ -41,7 +43,11 @@ impl Uploads {
     }
 
     pub(super) fn pending(&self) -> Vec<PendingUpload> {
-        let shown = |(number, upload): (&u64, &Upload)| PendingUpload { key: upload.key.clone(), id: UploadId(number.to_string()) };
+        let shown = |(number, upload): (&u64, &Upload)| PendingUpload {
+            key: upload.key.clone(),
+            id: UploadId(number.to_string()),
+            initiated: upload.initiated,
+        };
         self.pending.iter().map(shown).collect()
     }
 

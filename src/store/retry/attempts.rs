@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::RetryPolicy;
+use crate::simulation;
 use crate::store::{ErrorKind, Result, StoreError};
 
 pub(super) struct Attempts {
@@ -34,7 +35,7 @@ impl Attempts {
         self.outcome_unknown |= error.outcome_unknown;
         let failures = self.failures.len() as u32;
         let alike = self.failures.iter().filter(|kind| **kind == error.kind).count() as u32;
-        match self.policy.wait(&error, failures, alike, self.begun.elapsed(), rand::random()) {
+        match self.policy.wait(&error, failures, alike, self.begun.elapsed(), simulation::chance()) {
             Some(wait) => {
                 debug!(operation = error.operation, key = %error.key, failures, ?wait, kind = ?error.kind, "will try again");
                 sleep(wait).await;

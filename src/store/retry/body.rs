@@ -3,13 +3,41 @@
 //! INVARIANT: all bytes of one body are of one version. The first answer's ETag is demanded of every later one, also
 //! where the caller asked for no version, and exactly the announced bytes are delivered, each once.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
 use super::{Attempts, RetryPolicy};
-use crate::store::{ErrorKind, ObjectBody, Operation, Result, Store, StoreError};
+use crate::store::{self, ErrorKind, ObjectBody, Operation, Result, Store, StoreError};
 use crate::types::{ETag, Key, Span};
+
+/// Objects to this size are held back until their last byte is there, to be compared with their MD5; the reader takes
+/// them in one GET. Of a larger one nobody waits for the end, and a range says nothing that could be compared.
+const CHECKED_BYTES: u64 = 1 << 20;
+/// Hashing more than this would be felt by what shares the thread.
+const INLINE_HASH_BYTES: usize = 64 << 10;
+
+/// The same body; where it can be, compared with the object's MD5. [`ErrorKind::Corrupt`]: it is something else.
+pub(super) async fn checked(key: &Key, body: ObjectBody) -> Result<ObjectBody> {
+    let whole = body.span == (0..body.info.size) && body.info.size <= CHECKED_BYTES;
+    let Some(due) = body.md5.filter(|_| whole) else { return Ok(body) };
+    let ObjectBody { info, span, md5, mut stream } = body;
+    let mut bytes = BytesMut::with_capacity(info.size as usize);
+    while let Some(chunk) = stream.next().await {
+        bytes.extend_from_slice(&chunk?);
+    }
+    let bytes = bytes.freeze();
+    let hashed = bytes.clone();
+    let found = match bytes.len() {
+        0..=INLINE_HASH_BYTES => Ok(store::md5(&bytes)),
+        _ => tokio::task::spawn_blocking(move || store::md5(&hashed)).await,
+    };
+    if found.is_ok_and(|found| found == due) {
+        return Ok(ObjectBody { info, span, md5, stream: stream::once(std::future::ready(Ok(bytes))).boxed() });
+    }
+    let message = format!("{} bytes came that are not those of ETag {}", bytes.len(), info.etag.as_str());
+    Err(StoreError::new(ErrorKind::Corrupt, Operation::GetObject.name(), key, message))
+}
 
 struct Resumable {
     store: Store,
@@ -25,10 +53,10 @@ struct Resumable {
 
 /// The same body, resumed behind the reader's back where it breaks.
 pub(super) fn resumable(store: Store, key: Key, body: ObjectBody, policy: RetryPolicy) -> ObjectBody {
-    let ObjectBody { info, span, stream } = body;
+    let ObjectBody { info, span, md5, stream } = body;
     let etag = info.etag.clone();
     let body = Resumable { store, key, etag, left: span.clone(), stream: Some(stream), attempts: Attempts::new(policy), failed: false };
-    ObjectBody { info, span, stream: stream::unfold(body, Resumable::next).boxed() }
+    ObjectBody { info, span, md5, stream: stream::unfold(body, Resumable::next).boxed() }
 }
 
 impl Resumable {

@@ -3,12 +3,14 @@
 //! Transient failures are repeated with growing, jittered waits until a deadline. A GET's body that breaks is resumed
 //! under the same version, unseen by the reader. After an attempt whose answer was lost, a condition that no longer
 //! holds may be our own doing: a HEAD settles whether the bucket holds what was sent. Without such doubt, a failed
-//! condition is final. What is given up in doubt says so in `outcome_unknown`.
+//! condition is final. What is given up in doubt says so in `outcome_unknown`. A multipart upload that was begun and whose
+//! id was lost is found and aborted. A small object whose MD5 is known is compared with it before a byte of it is used.
 //!
 //! Attempts that hang are cut by the store below, which knows how long each may take.
 
 mod attempts;
 mod body;
+mod create;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -28,11 +30,12 @@ use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 pub struct RetryStore {
     inner: Store,
     policy: RetryPolicy,
+    doubts: create::Doubts,
 }
 
 impl RetryStore {
     pub fn new(inner: Store, policy: RetryPolicy) -> Self {
-        Self { inner, policy }
+        Self { inner, policy, doubts: create::Doubts::default() }
     }
 
     fn attempts(&self) -> Attempts {
@@ -58,8 +61,15 @@ impl ObjectStore for RetryStore {
     }
 
     async fn get(&self, key: &Key, span: Option<Span>, if_match: Option<&ETag>) -> Result<ObjectBody> {
-        let body = self.attempts().run(|| self.inner.get(key, span.clone(), if_match)).await?;
-        Ok(body::resumable(self.inner.clone(), key.clone(), body, self.policy))
+        let mut attempts = self.attempts();
+        loop {
+            let body = attempts.run(|| self.inner.get(key, span.clone(), if_match)).await?;
+            let body = body::resumable(self.inner.clone(), key.clone(), body, self.policy);
+            match body::checked(key, body).await {
+                Err(error) if error.is(ErrorKind::Corrupt) => attempts.failed(error).await?,
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn put(&self, key: &Key, body: Body, headers: &ObjectHeaders, condition: &Condition) -> Result<Receipt> {
@@ -106,9 +116,8 @@ impl ObjectStore for RetryStore {
         self.attempts().run(|| self.inner.list(request)).await
     }
 
-    /// A lost answer leaves an upload that nobody knows; the sweep of orphans ends it.
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<UploadId> {
-        self.attempts().run(|| self.inner.create_upload(key, headers)).await
+        create::create(self, key, headers).await
     }
 
     async fn upload_part(&self, key: &Key, upload: &UploadId, number: u32, body: Body) -> Result<Part> {

@@ -7,6 +7,9 @@ use crate::store::{ErrorKind, StoreError};
 /// A wrong checksum that comes back this often isn't a bad cable.
 const MAX_CORRUPT: u32 = 3;
 
+/// Once would do, but for requests that are signed while the clock is being set.
+const SKEWED_RETRIES: u32 = 2;
+
 /// When to repeat what failed. Durations are per operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -50,6 +53,8 @@ impl RetryPolicy {
     pub(super) fn wait(&self, error: &StoreError, failures: u32, alike: u32, elapsed: Duration, chance: f64) -> Option<Duration> {
         let repeat = match error.kind {
             ErrorKind::Denied => alike <= self.denied_retries,
+            // The refusal tells the store's time, and the next request is signed with that.
+            ErrorKind::ClockSkew => alike <= SKEWED_RETRIES,
             ErrorKind::Corrupt => alike < MAX_CORRUPT,
             kind => kind.is_transient(),
         };
@@ -94,6 +99,8 @@ mod tests {
             (ErrorKind::Denied, 2, 0, 1.0, None),
             (ErrorKind::Corrupt, 2, 0, 1.0, Some(200)),
             (ErrorKind::Corrupt, 3, 0, 1.0, None),
+            (ErrorKind::ClockSkew, 1, 0, 1.0, Some(100)),
+            (ErrorKind::ClockSkew, 3, 0, 1.0, None),
             (ErrorKind::NotFound, 1, 0, 1.0, None),
             (ErrorKind::PreconditionFailed, 1, 0, 1.0, None),
         ];

@@ -131,7 +131,8 @@ async fn a_cut_body_resumes_unseen() {
 #[tokio::test(start_paused = true)]
 async fn a_resumed_body_never_mixes_versions() {
     let world = world(RetryPolicy::default());
-    let _ = world.put(&noise(), Condition::Any).await.unwrap();
+    // Too large to be held back until its end.
+    let _ = world.put(&noise().repeat(4), Condition::Any).await.unwrap();
     world.faults.add(Rule::on(Operation::GetObject).when(When::First(1)).fault(Fault::BodyCut(100_000)));
     let mut stream = world.store.get(&key(), None, None).await.unwrap().stream;
     let mut got = stream.try_next().await.unwrap().unwrap().to_vec();
@@ -201,4 +202,38 @@ async fn what_is_given_up_in_doubt_says_so() {
     world.faults.add(Rule::on(Operation::PutObject).fault(Fault::Error(ErrorKind::Unreachable)));
     let error = world.put(b"x", Condition::IfAbsent).await.unwrap_err();
     assert!(error.is(ErrorKind::Unreachable) && error.outcome_unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_byte_of_a_small_object_is_never_delivered() {
+    let world = world(RetryPolicy::default());
+    let bytes = noise();
+    let _ = world.put(&bytes, Condition::Any).await.unwrap();
+    for at in [0, 299_999] {
+        world.faults.add(Rule::on(Operation::GetObject).when(When::First(1)).fault(Fault::BodyFlip(at)));
+    }
+    assert_eq!(world.read(None).await.unwrap(), bytes);
+    assert_eq!(world.counts.of(Operation::GetObject), 3);
+    assert_eq!(world.read(Some(0..300_000)).await.unwrap(), bytes);
+    world.faults.add(Rule::on(Operation::GetObject).fault(Fault::BodyFlip(5)));
+    assert!(world.read(None).await.unwrap_err().is(ErrorKind::Corrupt));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_whose_beginning_was_not_answered_is_aborted() {
+    let world = world(RetryPolicy::default());
+    let theirs = world.bucket.create_upload(&"other".into(), &ObjectHeaders::default()).await.unwrap();
+    world.faults.add(Rule::on(Operation::CreateMultipartUpload).when(When::First(2)).fault(Fault::ReplyLost));
+    let (id, _) = world.upload().await;
+    let left = |uploads: Vec<PendingUpload>| uploads.into_iter().map(|upload| upload.id).collect::<Vec<_>>();
+    assert_eq!(left(world.bucket.list_uploads().await.unwrap()), [theirs.clone(), id.clone()]);
+    // Given up in doubt, the next beginning sees to it.
+    world.faults.clear();
+    world.faults.add(Rule::on(Operation::CreateMultipartUpload).when(When::First(1)).fault(Fault::ReplyLost));
+    world.faults.add(Rule::on(Operation::CreateMultipartUpload).fault(Fault::Error(ErrorKind::Unreachable)));
+    assert!(world.store.create_upload(&key(), &ObjectHeaders::default()).await.unwrap_err().outcome_unknown);
+    world.faults.clear();
+    world.store.abort_upload(&key(), &id).await.unwrap();
+    let (id, _) = world.upload().await;
+    assert_eq!(left(world.bucket.list_uploads().await.unwrap()), [theirs, id]);
 }

@@ -23,8 +23,10 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient};
 use tokio::sync::Semaphore;
 
+use super::clock::Skew;
 use super::config::{S3Config, StaticCredentials};
 use super::errors::Context;
+use super::patience::Patience;
 use super::{S3Store, tls};
 use crate::store::{ErrorKind, Result, StoreError};
 
@@ -53,12 +55,13 @@ pub async fn connect(config: S3Config) -> Result<S3Store> {
     let shown = endpoint.clone().unwrap_or_else(|| format!("AWS in {region}"));
     Ok(S3Store {
         client: Client::from_conf(s3),
-        context: Context { bucket: config.bucket, endpoint: shown, region },
+        context: Context { bucket: config.bucket, endpoint: shown, region, skew: Skew::default() },
         r2: config.r2,
         connections: Arc::new(Semaphore::new(config.max_connections.max(1))),
         connect_timeout: config.connect_timeout,
         attempt_timeout: config.attempt_timeout,
         copy_timeout: config.copy_timeout,
+        patience: Patience::new(config.attempt_timeout),
         counts: config.counts,
     })
 }
@@ -80,7 +83,7 @@ async fn load(config: &S3Config, http: SharedHttpClient, endpoint: Option<String
         .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build())
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts)
-        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(config.attempt_timeout).build())
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Some(url) = endpoint {

@@ -31,9 +31,9 @@ pub struct S3Config {
     /// Requests under way at once, bodies being read included.
     pub max_connections: usize,
     pub connect_timeout: Duration,
-    /// For one attempt up to the head of its answer. Uploads get time for their bytes on top.
+    /// For one attempt up to the head of its answer, and the longest time without progress in a body, up or down.
     pub attempt_timeout: Duration,
-    /// For one attempt of a server-side copy or of completing an upload.
+    /// The most for one attempt of a server-side copy or of completing an upload; small ones get less.
     pub copy_timeout: Duration,
     /// Counts the requests that one call makes beyond its first: further pages, the size of a copy.
     /// Shared with the [`TraceStore`](crate::store::trace::TraceStore) around it, every request is counted once.

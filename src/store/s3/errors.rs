@@ -10,6 +10,7 @@ use std::time::Duration;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use super::clock::{self, Skew};
 use super::transport::{self, one_line};
 use crate::store::{ErrorKind, Operation, StoreError};
 use crate::types::Key;
@@ -20,6 +21,7 @@ pub(super) struct Context {
     pub bucket: String,
     pub endpoint: String,
     pub region: String,
+    pub skew: Skew,
 }
 
 impl Context {
@@ -36,6 +38,9 @@ impl Context {
                 answer.code = meta.code().map(str::to_owned).or(answer.code);
                 answer.message = meta.message().map(str::to_owned).or(answer.message);
                 let kind = answer.kind();
+                if kind == ErrorKind::ClockSkew {
+                    self.skew.note(answer.skew_seconds);
+                }
                 let failing = answer.status >= 500 && matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout);
                 let doubt = failing || answer.status < 300;
                 (kind, answer.text(kind, self), doubt, answer.retry_after)
@@ -85,6 +90,8 @@ struct Answer {
     foreign_body: bool,
     /// The body broke off before all of it was there.
     cut: bool,
+    /// How far the store's clock is ahead of ours.
+    skew_seconds: i64,
 }
 
 impl Answer {
@@ -105,6 +112,7 @@ impl Answer {
             retry_after: retry_after(header("x-amz-retry-after"), header("retry-after")),
             foreign_body: !text.trim_start().is_empty() && !looks_like_s3(&text),
             cut: body.is_none(),
+            skew_seconds: header("date").and_then(|date| clock::ahead(&date, crate::clock::now())).unwrap_or_default(),
         }
     }
 
@@ -170,6 +178,8 @@ impl Answer {
             400..=401 | 404..=405 if stranger => ErrorKind::NotS3,
             400 if self.is_head && self.region.is_some() => ErrorKind::WrongRegion,
             401 => ErrorKind::Credentials,
+            // A HEAD's refusal names no code. The clock is the likelier reason where it is this far off.
+            403 if self.is_head && clock::is_off(self.skew_seconds) => ErrorKind::ClockSkew,
             403 => ErrorKind::Denied,
             404 if self.about_bucket => ErrorKind::NotS3,
             404 => ErrorKind::NotFound,
@@ -197,7 +207,7 @@ impl Answer {
     }
 
     fn text(&self, kind: ErrorKind, context: &Context) -> String {
-        let Context { bucket, endpoint, region } = context;
+        let Context { bucket, endpoint, region, .. } = context;
         let stranger = || match self.content_type.as_str() {
             "" => format!("{endpoint} answers with status {}", self.status),
             content_type => format!("{endpoint} answers with status {} and {content_type:?}", self.status),
@@ -212,6 +222,7 @@ impl Answer {
             (ErrorKind::WrongRegion, None, _) => format!("bucket {bucket:?} is not in region {region:?} ({said})"),
             (ErrorKind::NoSuchBucket, ..) => format!("no bucket {bucket:?} at {endpoint}"),
             (ErrorKind::NotS3, _, Some(location)) => format!("{endpoint} sends us away to {location}"),
+            (ErrorKind::ClockSkew, ..) => clock::told(self.skew_seconds, &said),
             (ErrorKind::NotS3, ..) => stranger(),
             (ErrorKind::Truncated, ..) if self.cut => format!("the answer of {endpoint} broke off"),
             _ => said,
@@ -283,6 +294,8 @@ mod tests {
         assert_eq!(Answer { status: 502, ..html.clone() }.kind(), ErrorKind::Unavailable);
         assert_eq!(Answer { status: 301, ..html.clone() }.kind(), ErrorKind::NotS3);
         assert_eq!(Answer { status: 301, region: Some("eu-west-1".to_owned()), ..html }.kind(), ErrorKind::WrongRegion);
+        let far = Answer { is_head: true, skew_seconds: 2_400, ..answer(403, "", "") };
+        assert_eq!((far.kind(), Answer { skew_seconds: 60, ..far.clone() }.kind()), (ErrorKind::ClockSkew, ErrorKind::Denied));
         let bucket = Answer { about_bucket: true, ..answer(404, "", "") };
         assert_eq!(bucket.kind(), ErrorKind::NotS3, "no key was asked for");
         assert!(!looks_like_s3("<!DOCTYPE html><html>") && looks_like_s3("\n<?xml version"));

@@ -9,30 +9,39 @@
 //! pass over each upload, and TLS protects the way.
 
 mod client;
+mod clock;
 mod config;
 mod errors;
 mod headers;
 mod listing;
 mod names;
 mod objects;
+mod patience;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod transport;
 mod uploads;
 
+use std::error::Error;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Builder, StalledStreamProtectionConfig};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::client::connect;
 pub use self::config::{S3Config, StaticCredentials};
 use self::errors::Context;
+use self::patience::Patience;
 use super::trace::RequestCounts;
 use super::{
     Body, Condition, ErrorKind, ListPage, ListRequest, ObjectBody, ObjectStore, Operation, Part, PendingUpload, Receipt, Result,
@@ -40,8 +49,8 @@ use super::{
 };
 use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
-/// The slowest upload that is waited for. A line slower than this stalls, and that has its own guard.
-const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
+/// The slowest server-side copy that is waited for.
+const SLOWEST_COPY_BYTES_PER_SECOND: u64 = 4 << 20;
 
 pub struct S3Store {
     client: Client,
@@ -51,6 +60,7 @@ pub struct S3Store {
     connect_timeout: Duration,
     attempt_timeout: Duration,
     copy_timeout: Duration,
+    patience: Patience,
     counts: RequestCounts,
 }
 
@@ -81,15 +91,45 @@ impl S3Store {
         Arc::clone(&self.connections).acquire_owned().await.map_err(closed)
     }
 
-    /// An upload's attempt has time for its bytes on a slow line; one that stalls is cut by the SDK's guard.
-    fn for_upload(&self, size: u64) -> Builder {
-        let attempt = self.attempt_timeout + Duration::from_secs(size / SLOWEST_BYTES_PER_SECOND);
-        Builder::new().timeout_config(self.timeouts(attempt))
+    /// An upload's attempt has all the time that its bytes need; one that stalls is cut by [`Patience`].
+    fn for_upload(&self) -> Builder {
+        let timeouts = TimeoutConfig::builder().connect_timeout(self.connect_timeout).disable_operation_attempt_timeout().build();
+        Builder::new().timeout_config(timeouts).stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+    }
+
+    /// Sends `bytes` by the request that `send` makes of them.
+    async fn upload<O, E, F>(
+        &self,
+        operation: Operation,
+        key: &Key,
+        on_version: bool,
+        bytes: Bytes,
+        send: impl FnOnce(ByteStream) -> F,
+    ) -> Result<O>
+    where
+        F: Future<Output = std::result::Result<O, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        match self.patience.upload(bytes, send).await {
+            Some(sent) => {
+                if !matches!(sent, Err(SdkError::DispatchFailure(_) | SdkError::TimeoutError(_))) {
+                    self.patience.answered();
+                }
+                sent.map_err(|error| self.context.error(operation, key, on_version, error))
+            }
+            None => {
+                let message = format!("the upload to {} stalled", self.context.endpoint);
+                Err(StoreError::new(ErrorKind::Timeout, operation.name(), key, message).with_unknown_outcome())
+            }
+        }
     }
 
     /// The store is silent while it copies: the guard against stalled streams would cut it, so only a deadline holds.
-    fn for_copy(&self) -> Builder {
-        Builder::new().timeout_config(self.timeouts(self.copy_timeout)).stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+    fn for_copy(&self, size: u64) -> Builder {
+        let enough = self.attempt_timeout + Duration::from_secs(size / SLOWEST_COPY_BYTES_PER_SECOND);
+        Builder::new()
+            .timeout_config(self.timeouts(enough.min(self.copy_timeout)))
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
     }
 
     fn timeouts(&self, attempt: Duration) -> TimeoutConfig {

@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::headers::{has_opaque_etag, headers_of, last_modified, with_headers};
 use super::{S3Store, names};
+use crate::clock;
 use crate::store::{Body, Condition, ErrorKind, ObjectBody, Operation, Receipt, Result, StoreError, plain_md5};
 use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
@@ -59,8 +60,9 @@ impl S3Store {
             last_modified: last_modified(output.last_modified()),
             headers: headers_of!(output),
         };
+        let md5 = plain_md5(&info.etag).filter(|_| !has_opaque_etag!(output));
         let stream = body_stream(output.body, key.clone(), sent.end - sent.start, connection);
-        Ok(ObjectBody { info, span: sent, stream })
+        Ok(ObjectBody { info, span: sent, md5, stream })
     }
 
     pub(super) async fn put_object(&self, key: &Key, body: Body, headers: &ObjectHeaders, condition: &Condition) -> Result<Receipt> {
@@ -68,15 +70,15 @@ impl S3Store {
         let _connection = self.connection(operation, key).await?;
         let size = body.bytes.len() as u64;
         let request = self.client.put_object().bucket(self.bucket()).key(key.as_str()).content_md5(BASE64.encode(body.md5));
-        let request = with_headers!(request, headers).body(ByteStream::from(body.bytes));
+        let request = with_headers!(request, headers);
         let request = match condition {
             Condition::Any => request,
             Condition::IfAbsent => request.if_none_match("*"),
             Condition::IfMatch(etag) => request.if_match(etag.quoted()),
         };
         let on_version = matches!(condition, Condition::IfMatch(_));
-        let sent = request.customize().config_override(self.for_upload(size)).disable_payload_signing().send().await;
-        let output = sent.map_err(|error| self.context.error(operation, key, on_version, error))?;
+        let send = |bytes| request.body(bytes).customize().config_override(self.for_upload()).disable_payload_signing().send();
+        let output = self.upload(operation, key, on_version, body.bytes, send).await?;
         let etag = output.e_tag().map(ETag::new).ok_or_else(|| no(operation, key, "ETag").with_unknown_outcome())?;
         check_etag(operation, key, &etag, &body.md5, has_opaque_etag!(output))?;
         Ok(Receipt::new(etag, size))
@@ -92,7 +94,7 @@ impl S3Store {
             None => request,
             Some(headers) => with_headers!(request.metadata_directive(MetadataDirective::Replace), headers),
         };
-        let sent = request.customize().config_override(self.for_copy()).send().await;
+        let sent = request.customize().config_override(self.for_copy(from.size)).send().await;
         let output = sent.map_err(|error| self.context.error(operation, to, true, error))?;
         let etag = output.copy_object_result().and_then(|result| result.e_tag()).map(ETag::new);
         let etag = etag.ok_or_else(|| no(operation, to, "ETag").with_unknown_outcome())?;
@@ -164,7 +166,8 @@ impl S3Store {
     pub(super) async fn presign(&self, key: &Key, expires: Duration) -> Result<String> {
         let operation = Operation::GetObject;
         let wrong = |error| StoreError::new(ErrorKind::Other, operation.name(), key, format!("{error}"));
-        let config = PresigningConfig::expires_in(expires.clamp(PRESIGN.0, PRESIGN.1)).map_err(wrong)?;
+        let (begin, life) = (self.context.skew.now(clock::now()), expires.clamp(PRESIGN.0, PRESIGN.1));
+        let config = PresigningConfig::builder().start_time(begin).expires_in(life).build().map_err(wrong)?;
         let request = self.client.get_object().bucket(self.bucket()).key(key.as_str());
         let signed = request.presigned(config).await.map_err(|error| self.context.error(operation, key, false, error))?;
         Ok(signed.uri().to_owned())

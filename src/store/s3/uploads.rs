@@ -1,11 +1,10 @@
 //! Multipart uploads. One attempt for each request.
 
-use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, EncodingType};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::headers::{has_opaque_etag, with_headers};
+use super::headers::{has_opaque_etag, last_modified, with_headers};
 use super::objects::{check_etag, no};
 use super::{S3Store, names};
 use crate::store::{Body, Condition, ErrorKind, Operation, Part, PendingUpload, Receipt, Result, StoreError, UploadId, multipart_count};
@@ -26,9 +25,9 @@ impl S3Store {
         let _connection = self.connection(operation, key).await?;
         let size = body.bytes.len() as u64;
         let request = self.client.upload_part().bucket(self.bucket()).key(key.as_str()).upload_id(&upload.0);
-        let request = request.part_number(number.cast_signed()).content_md5(BASE64.encode(body.md5)).body(ByteStream::from(body.bytes));
-        let sent = request.customize().config_override(self.for_upload(size)).disable_payload_signing().send().await;
-        let output = sent.map_err(|error| self.context.error(operation, key, false, error))?;
+        let request = request.part_number(number.cast_signed()).content_md5(BASE64.encode(body.md5));
+        let send = |bytes| request.body(bytes).customize().config_override(self.for_upload()).disable_payload_signing().send();
+        let output = self.upload(operation, key, false, body.bytes, send).await?;
         let etag = output.e_tag().map(ETag::new).ok_or_else(|| no(operation, key, "ETag"))?;
         check_etag(operation, key, &etag, &body.md5, has_opaque_etag!(output))?;
         Ok(Part { number, etag, size })
@@ -54,7 +53,7 @@ impl S3Store {
             let request = request.part_number(number.cast_signed()).copy_source(names::copy_source(self.bucket(), from));
             let request = request.copy_source_range(format!("bytes={}-{}", span.start, span.end - 1));
             let request = request.set_copy_source_if_match(if_match.filter(|_| !self.r2).map(ETag::quoted));
-            let sent = request.customize().config_override(self.for_copy()).send().await;
+            let sent = request.customize().config_override(self.for_copy(span.end - span.start)).send().await;
             let output = sent.map_err(|error| self.context.error(operation, key, if_match.is_some(), error))?;
             let etag = output.copy_part_result().and_then(|result| result.e_tag());
             Part { number, etag: etag.map(ETag::new).ok_or_else(|| no(operation, key, "ETag"))?, size: span.end - span.start }
@@ -80,7 +79,8 @@ impl S3Store {
             Condition::IfMatch(etag) => request.if_match(etag.quoted()),
         };
         let on_version = matches!(condition, Condition::IfMatch(_));
-        let sent = request.customize().config_override(self.for_copy()).send().await;
+        let size = parts.iter().map(|part| part.size).sum();
+        let sent = request.customize().config_override(self.for_copy(size)).send().await;
         let output = sent.map_err(|error| self.context.error(operation, key, on_version, error))?;
         let etag = output.e_tag().map(ETag::new).ok_or_else(|| no(operation, key, "ETag").with_unknown_outcome())?;
         match multipart_count(&etag) {
@@ -88,7 +88,7 @@ impl S3Store {
                 let message = format!("the store put {count} parts together, {} were named", parts.len());
                 Err(StoreError::new(ErrorKind::Corrupt, operation.name(), key, message))
             }
-            _ => Ok(Receipt::new(etag, parts.iter().map(|part| part.size).sum())),
+            _ => Ok(Receipt::new(etag, size)),
         }
     }
 
@@ -121,7 +121,8 @@ impl S3Store {
             let decode = |text: &str| if encoded { names::form_decode(text) } else { Some(text.to_owned()) };
             for upload in output.uploads() {
                 if let (Some(key), Some(id)) = (upload.key().and_then(decode), upload.upload_id()) {
-                    all.push(PendingUpload { key: Key::new(key), id: UploadId(id.to_owned()) });
+                    let initiated = last_modified(upload.initiated());
+                    all.push(PendingUpload { key: Key::new(key), id: UploadId(id.to_owned()), initiated });
                 }
             }
             let next = output.next_key_marker().and_then(decode).zip(output.next_upload_id_marker().map(str::to_owned));

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use mediafs::store::{Body, Condition, ErrorKind, Part, PendingUpload, Result, UploadId, multipart_etag};
+use mediafs::store::{Body, Condition, ErrorKind, Part, Result, UploadId, multipart_etag};
 use mediafs::types::{Key, ObjectHeaders};
 
 use super::{Subject, noise};
@@ -117,14 +117,17 @@ pub async fn unfinished_uploads_are_listed(subject: Subject) {
     for name in ["dir/a", "dir/a", "ü +%.mp4", "z"] {
         let key = Key::from(name);
         let id = begin(&subject, &key).await;
-        expected.push(PendingUpload { key, id });
+        expected.push((key, id));
     }
-    let order = |upload: &PendingUpload| (upload.key.clone(), upload.id.0.clone());
-    let mut listed = subject.store.list_uploads().await.unwrap();
+    let order = |(key, id): &(Key, UploadId)| (key.clone(), id.0.clone());
+    let uploads = subject.store.list_uploads().await.unwrap();
+    let began = uploads.iter().map(|upload| upload.initiated);
+    assert!(began.clone().max().unwrap().duration_since(began.min().unwrap()).unwrap() < std::time::Duration::from_secs(60));
+    let mut listed: Vec<_> = uploads.into_iter().map(|upload| (upload.key, upload.id)).collect();
     listed.sort_by_key(order);
     expected.sort_by_key(order);
     assert_eq!(listed, expected);
-    for PendingUpload { key, id } in expected {
+    for (key, id) in expected {
         subject.store.abort_upload(&key, &id).await.unwrap();
     }
     assert!(subject.store.list_uploads().await.unwrap().is_empty());

@@ -1,0 +1,80 @@
+//! A clock of this machine that disagrees with the store's. Requests are signed with the time, and refused a quarter of an
+//! hour off.
+//!
+//! The SDK learns the store's time from each answer's Date and signs the next request with that, so that a refused one only
+//! has to be repeated. Here it is told to people, once, and kept for presigned URLs, which the SDK does not correct.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
+
+/// S3 refuses from 15 minutes on. A refusal with less of a difference has another reason.
+const OFF_SECONDS: u64 = 5 * 60;
+
+/// Seconds that the store's clock is ahead of ours, as far as it mattered. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Skew(Arc<AtomicI64>);
+
+impl Skew {
+    /// A request was refused for its time.
+    pub fn note(&self, seconds: i64) {
+        let before = self.0.swap(seconds, Ordering::Relaxed);
+        if before.abs_diff(seconds) > OFF_SECONDS {
+            let difference = difference(seconds);
+            tracing::warn!(
+                "{difference}; requests are signed with the store's time from now on, and this machine's clock should be set (NTP)"
+            );
+        }
+    }
+
+    /// The time by the store's clock.
+    pub fn now(&self, ours: SystemTime) -> SystemTime {
+        let seconds = self.0.load(Ordering::Relaxed);
+        let apart = Duration::from_secs(seconds.unsigned_abs());
+        if seconds < 0 { ours.checked_sub(apart) } else { ours.checked_add(apart) }.unwrap_or(ours)
+    }
+}
+
+/// Seconds that an HTTP date is ahead of `now`.
+pub(super) fn ahead(date: &str, now: SystemTime) -> Option<i64> {
+    let theirs = DateTime::from_str(date, DateTimeFormat::HttpDate).ok()?.secs();
+    let ours = i64::try_from(now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()?;
+    Some(theirs - ours)
+}
+
+pub(super) fn is_off(seconds: i64) -> bool {
+    seconds.unsigned_abs() > OFF_SECONDS
+}
+
+/// The refusal, with what it comes from.
+pub(super) fn told(seconds: i64, said: &str) -> String {
+    if is_off(seconds) { format!("{}: {said}", difference(seconds)) } else { said.to_owned() }
+}
+
+fn difference(seconds: i64) -> String {
+    let apart = humantime::format_duration(Duration::from_secs(seconds.unsigned_abs()));
+    let word = if seconds < 0 { "ahead of" } else { "behind" };
+    format!("this machine's clock is {apart} {word} the store's")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_difference_is_read_told_and_applied() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10_000);
+        let seconds = ahead("Thu, 01 Jan 1970 03:26:40 GMT", now).unwrap();
+        assert_eq!(seconds, 2_400);
+        assert_eq!(ahead("yesterday", now), None);
+        assert!(is_off(seconds) && is_off(-seconds) && !is_off(200));
+        assert_eq!(told(seconds, "no"), "this machine's clock is 40m behind the store's: no");
+        assert_eq!(told(-seconds, "no"), "this machine's clock is 40m ahead of the store's: no");
+        let skew = Skew::default();
+        assert_eq!(skew.now(now), now);
+        skew.note(seconds);
+        assert_eq!(skew.now(now), now + Duration::from_secs(2_400));
+    }
+}

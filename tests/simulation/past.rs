@@ -1,0 +1,226 @@
+//! What happened so far, as far as it was acknowledged: what a restart has to bring back, and what the bucket may hold.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::model::{Change, Model, NodeId, hash};
+use crate::shared::Survivor;
+
+/// A tree as the mount shows it: content (None: a directory) and mode by path.
+pub type Seen = BTreeMap<String, (Option<Vec<u8>>, u32)>;
+
+#[derive(Clone, Default)]
+pub struct Past {
+    /// What is acknowledged.
+    pub now: Model,
+    /// The same after the step that is under way.
+    maybe: Option<Model>,
+    /// Every acknowledged tree since the disk had all of it, `now` left out.
+    unsynced: Vec<Model>,
+    /// A power cut happened, and nobody has looked at what it left yet.
+    cut: bool,
+    /// There was one at some time.
+    forgetful: bool,
+    /// Contents that fsync(2) has promised: nothing older may be seen of that file again.
+    promised: BTreeMap<NodeId, u32>,
+    /// Names of files whose last bytes a power cut may have torn.
+    torn: BTreeSet<String>,
+    /// Uploads that got parts: the mount knew of them.
+    pub used_uploads: BTreeSet<String>,
+    /// What races with another host must not have destroyed.
+    pub survivors: Vec<Survivor>,
+    /// Which files ever had this content, and this name.
+    contents: HashMap<u64, BTreeSet<NodeId>>,
+    names: HashMap<String, BTreeSet<NodeId>>,
+}
+
+impl Past {
+    /// A step is about to be tried. What it will make of the tree; None: it has to fail.
+    pub fn begin(&mut self, change: &Change) -> bool {
+        self.maybe = self.now.after(change);
+        if let Some(after) = &self.maybe {
+            for (path, node) in after.files() {
+                self.names.entry(path.clone()).or_default().insert(node.id);
+            }
+            for node in after.tree.values().chain(after.nameless.values()) {
+                if let Some(content) = &node.content {
+                    self.contents.entry(content.hash).or_default().insert(node.id);
+                }
+            }
+        }
+        self.maybe.is_some()
+    }
+
+    /// The step has ended.
+    pub fn end(&mut self, worked: bool) {
+        if let Some(after) = self.maybe.take().filter(|_| worked) {
+            self.unsynced.push(std::mem::replace(&mut self.now, after));
+        }
+    }
+
+    /// Data and journal are on the disk as they are acknowledged now.
+    pub fn synced(&mut self) {
+        if !self.cut {
+            self.unsynced.clear();
+            self.survivors.iter_mut().for_each(|survivor| survivor.synced = true);
+        }
+    }
+
+    /// fsync(2) of this file came back with success.
+    pub fn promise(&mut self, id: NodeId) {
+        if let Some(node) = self.now.node(id) {
+            self.promised.insert(id, node.number);
+        }
+    }
+
+    /// Whether a file of this name ever had these bytes. `torn`: what a power cut tore goes up as it is.
+    pub fn knows(&self, path: &str, bytes: &[u8], torn: bool) -> bool {
+        let path = &*self.original(path);
+        if torn && self.torn.contains(path) {
+            return true;
+        }
+        let empty = BTreeSet::new();
+        let had = self.contents.get(&hash(bytes)).unwrap_or(&empty);
+        self.names.get(path).unwrap_or(&empty).intersection(had).next().is_some()
+    }
+
+    pub fn lose_power(&mut self) {
+        self.cut = true;
+        self.survivors.retain(|survivor| survivor.synced);
+        let mut trees = self.unsynced.clone();
+        trees.push(self.now.clone());
+        trees.extend(self.maybe.clone());
+        for (path, node) in trees.iter().flat_map(Model::files) {
+            if changed(&trees, node.id) {
+                self.torn.insert(path.clone());
+            }
+        }
+        self.forgetful = true;
+    }
+
+    pub fn is_in_doubt(&self) -> bool {
+        self.cut
+    }
+
+    /// An object that is not wanted and may be there after a power cut.
+    pub fn is_left_over(&self, key: &str, bytes: Option<&[u8]>) -> bool {
+        self.forgetful && bytes.is_some_and(|bytes| self.knows(key, bytes, true))
+    }
+
+    /// A mount that forgot what it had sent takes its own object for another host's: then its file lies beside that.
+    fn original(&self, path: &str) -> String {
+        match path.find(".conflict-here-").filter(|_| self.forgetful) {
+            Some(at) => {
+                let rest = &path[at + 1..];
+                let extension = rest.find('.').map_or("", |dot| &rest[dot..]);
+                format!("{}{extension}", &path[..at])
+            }
+            None => path.to_owned(),
+        }
+    }
+
+    /// Goes on with what a restart brought back, if that can be. `torn`: a file that was changed since the last sync may
+    /// hold anything after a power cut.
+    pub fn accept(&mut self, seen: &Seen, torn: bool) -> Result<(), String> {
+        match std::mem::take(&mut self.cut) {
+            false => self.accept_after_kill(seen),
+            true => self.accept_after_cut(seen, torn),
+        }
+    }
+
+    /// After a kill: all that was acknowledged, and the step under way done or not done.
+    fn accept_after_kill(&mut self, seen: &Seen) -> Result<(), String> {
+        let maybe = self.maybe.take();
+        if let Some(after) = maybe.filter(|after| differences(after, seen).is_empty()) {
+            self.unsynced.push(std::mem::replace(&mut self.now, after));
+        }
+        self.now.nameless.clear();
+        let differences = differences(&self.now, seen);
+        if differences.is_empty() { Ok(()) } else { Err(differences.join("; ")) }
+    }
+
+    /// After a power cut: what was on the disk, and of the rest whatever chance left.
+    fn accept_after_cut(&mut self, seen: &Seen, torn: bool) -> Result<(), String> {
+        let mut trees = std::mem::take(&mut self.unsynced);
+        trees.push(self.now.clone());
+        trees.extend(self.maybe.take());
+        let mut wrong = Vec::new();
+        for (path, (content, _)) in seen {
+            if !self.was_there(&trees, path, content.as_deref(), torn) {
+                wrong.push(format!("{path} was never like this ({})", describe(content.as_deref())));
+            }
+        }
+        for (path, node) in &trees[0].tree {
+            let stayed = trees.iter().all(|tree| tree.tree.get(path).is_some_and(|other| other.id == node.id));
+            if stayed && !seen.contains_key(path) {
+                wrong.push(format!("{path} is gone"));
+            }
+        }
+        let mut adopted = self.now.emptied();
+        for (path, (content, mode)) in seen {
+            adopted.adopt(path, content.clone(), *mode);
+        }
+        // Everything found counts as a state that the file had.
+        self.now = adopted.clone();
+        self.note(&adopted);
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    }
+
+    fn was_there(&self, trees: &[Model], path: &str, content: Option<&[u8]>, torn: bool) -> bool {
+        let path = &*self.original(path);
+        let nodes: Vec<_> = trees.iter().filter_map(|tree| tree.tree.get(path)).collect();
+        let Some(content) = content else { return nodes.iter().any(|node| node.is_directory()) };
+        let hash = hash(content);
+        let fits = |node: &&&crate::model::Node| {
+            let promised = self.promised.get(&node.id).is_some_and(|promised| node.number < *promised);
+            !promised && node.content.as_ref().is_some_and(|content| content.hash == hash)
+        };
+        nodes.iter().any(|node| fits(&node)) || torn && nodes.iter().any(|node| !node.is_directory() && changed(trees, node.id))
+    }
+
+    fn note(&mut self, model: &Model) {
+        for (path, node) in model.files() {
+            self.names.entry(path.clone()).or_default().insert(node.id);
+            if let Some(content) = &node.content {
+                self.contents.entry(content.hash).or_default().insert(node.id);
+            }
+        }
+    }
+}
+
+/// Whether the file's content is not the same in all of these trees.
+fn changed(trees: &[Model], id: NodeId) -> bool {
+    let mut numbers = trees.iter().map(|tree| tree.node(id).map(|node| node.number));
+    let first = numbers.next().flatten();
+    first.is_none() || numbers.any(|number| number != first)
+}
+
+/// Where a tree isn't as it was acknowledged, in words.
+pub fn differences(model: &Model, seen: &Seen) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (path, node) in &model.tree {
+        match seen.get(path) {
+            None => wrong.push(format!("{path} is missing")),
+            Some((content, _)) if content.as_deref() != node.content.as_ref().map(|content| &content.bytes[..]) => {
+                wrong.push(format!(
+                    "{path} is {}, not {}",
+                    describe(content.as_deref()),
+                    describe(node.content.as_ref().map(|c| &c.bytes[..]))
+                ));
+            }
+            Some((_, mode)) if *mode != node.mode => wrong.push(format!("{path} has mode {mode:o}, not {:o}", node.mode)),
+            _ => {}
+        }
+    }
+    wrong.extend(seen.keys().filter(|path| !model.tree.contains_key(*path)).map(|path| format!("{path} should not be there")));
+    wrong
+}
+
+pub fn describe(content: Option<&[u8]>) -> String {
+    match content {
+        None => "a directory".into(),
+        Some(bytes) => {
+            let zeros = bytes.iter().filter(|byte| **byte == 0).count();
+            format!("{} bytes ({zeros} zeros) #{:x}", bytes.len(), hash(bytes) & 0xffff)
+        }
+    }
+}
