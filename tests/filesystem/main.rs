@@ -6,4 +6,5 @@ mod basics;
 mod costs;
 mod model;
 mod renames;
+mod rot;
 mod world;
