@@ -33,6 +33,11 @@ impl Blocks {
         below.end - below.start - self.holes.covered(below)
     }
 
+    /// The parts of `span` that lie in occupied blocks.
+    pub fn occupied_parts(&self, span: Span) -> Vec<Span> {
+        self.holes.missing(span.start..span.end.min(self.end))
+    }
+
     /// What writing `span` adds to `bytes`.
     pub fn lacking(&self, span: Span) -> u64 {
         let touched = self.outward(&span);

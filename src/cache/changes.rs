@@ -38,6 +38,11 @@ struct Epoch {
 }
 
 impl Changes {
+    /// Changes so far: equal, nothing changed in between.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     pub fn record(&mut self, span: Span) {
         for watch in self.watches.values_mut() {
             watch.changed |= span.start < watch.span.end && watch.span.start < span.end;

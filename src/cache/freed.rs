@@ -24,7 +24,13 @@ use super::disk;
 use super::file::LocalFile;
 use super::spans::SpanSet;
 use super::state::State;
-use super::sync::Written;
+use super::sums::BLOCK_BYTES;
+
+/// What lay on the disk when it was asked.
+struct Synced {
+    present: SpanSet,
+    cuts: u64,
+}
 
 /// Looks at a span of a file that is being read, until dropped.
 pub struct Watch {
@@ -102,7 +108,9 @@ impl LocalFile {
             let mut same: SpanSet = if state.complete { std::iter::once(0..end).collect() } else { state.present.clone() };
             same.cut(end);
             state.changes.all().iter().for_each(|changed| same.remove(changed));
-            same.iter().filter(|span| state.blocks.occupied(span.clone()) > 0).collect()
+            // Whole blocks: a sum that covers a byte that stays can't be kept in part.
+            let whole = same.iter().map(|span| span.start.next_multiple_of(BLOCK_BYTES)..cut_down(span.end, state.size));
+            whole.filter(|span| !span.is_empty() && state.blocks.occupied(span.clone()) > 0).collect()
         };
         self.vacate(&same, false, &[])
     }
@@ -114,7 +122,7 @@ impl LocalFile {
         }
         let (data, dirty) = (self.file(&mut state)?, state.dirty);
         let present = if state.complete { std::iter::once(0..state.size).collect() } else { state.present.clone() };
-        let written = Written { present, cuts: state.cuts };
+        let written = Synced { present, cuts: state.cuts };
         drop(state);
         if dirty {
             data.sync_data()?;
@@ -136,7 +144,7 @@ impl LocalFile {
     }
 
     /// From here on the bytes are absent. On an error nothing has changed.
-    fn take_out(&self, state: &mut State, spans: &[Span], written: &Written, freed: bool, also: &[Change]) -> Result<()> {
+    fn take_out(&self, state: &mut State, spans: &[Span], written: &Synced, freed: bool, also: &[Change]) -> Result<()> {
         let before = (state.complete, state.present.clone(), state.durable.clone(), state.journalled.clone());
         if state.complete {
             state.complete = false;
@@ -158,7 +166,10 @@ impl LocalFile {
             spans.iter().filter(|_| freed).for_each(|span| _ = state.freed.remove(&span.start));
             return Err(error);
         }
-        spans.iter().for_each(|span| state.vacated.insert(span.clone()));
+        for span in spans {
+            state.forget_sums(span);
+            state.vacated.insert(span.clone());
+        }
         state.cuts += 1;
         if freed {
             // Whoever waited for this room is still writing.
@@ -191,4 +202,9 @@ impl LocalFile {
         self.shared.release(charged - state.charged(), dirty);
         Ok(punched?)
     }
+}
+
+/// The end of the file is the end of a block.
+fn cut_down(end: u64, size: u64) -> u64 {
+    if end == size { end } else { end / BLOCK_BYTES * BLOCK_BYTES }
 }

@@ -61,8 +61,11 @@ impl LocalFile {
             let volatile = state.present.iter().flat_map(|span| state.durable.missing(span));
             changes.extend(volatile.map(|span| Change::AddPresent(self.id, span, state.size)));
         }
+        let seal = self.seal_for_row(state);
+        changes.extend(self.sum_changes(state, seal));
         self.shared.journal.apply(&changes)?;
         state.in_journal = true;
+        state.told_sums(seal);
         state.row_dirty = state.dirty;
         if state.dirty {
             state.journalled.clone_from(&state.present);
@@ -77,10 +80,13 @@ impl LocalFile {
             return Ok(());
         }
         let row = FileRow { complete: true, present: Vec::new(), ..self.row_of(state)? };
+        let seal = self.seal_for_row(state);
         let mut changes = also.to_vec();
         changes.push(Change::ReplaceFile(row));
+        changes.extend(self.sum_changes(state, seal));
         self.shared.journal.apply(&changes)?;
         state.in_journal = true;
+        state.told_sums(seal);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -52,7 +52,19 @@ pub struct Shared {
     pressed: Mutex<Option<Instant>>,
     /// Files whose freed parts somebody needs.
     pub recalled: Mutex<BTreeSet<FileId>>,
+    pub damage: Counters,
     ids: Mutex<Ids>,
+}
+
+/// What was found damaged since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Times that cached bytes were dropped, to be fetched again.
+    pub refetched: AtomicU64,
+    /// Files whose unsent bytes are damaged.
+    pub unsent: AtomicU64,
+    /// Files in the folder of those that a crash of the machine has torn, kept there for people.
+    pub kept: AtomicU64,
 }
 
 /// So long after a writer was refused, what is fetched goes past the cache: room that is made is the writer's.
@@ -74,7 +86,7 @@ struct Ids {
 }
 
 impl Shared {
-    pub fn new(disk: Disk, journal: Arc<Journal>, budget: Budget, index: Index, next_id: u64) -> Self {
+    pub fn new(disk: Disk, journal: Arc<Journal>, budget: Budget, index: Index, next_id: u64, damage: Counters) -> Self {
         Self {
             disk,
             journal,
@@ -87,6 +99,7 @@ impl Shared {
             waiting: AtomicUsize::new(0),
             pressed: Mutex::default(),
             recalled: Mutex::default(),
+            damage,
             ids: Mutex::new(Ids { next: next_id, end: next_id }),
         }
     }

@@ -1,6 +1,6 @@
 //! Local changes of a data file: write, truncate, zero.
 //!
-//! The order of each: room, the change noted (an upload under way must see it), bytes, journal, then memory and the
+//! The order of each: room, the sums told (`rewrite`), the change noted (an upload under way must see it), bytes, journal, then memory and the
 //! caller. A crash in between leaves a journal that says less than the file holds: the change was not acknowledged,
 //! and absent bytes still come from the base. Only what takes bytes away is journalled before it is done.
 
@@ -47,10 +47,12 @@ impl LocalFile {
         if !self.shared.reserve(need, dirty) {
             return Err(WriteRefused::Full);
         }
+        let rewrite = self.begin_rewrite(state, &file, touched.clone()).inspect_err(|_| self.shared.release(need, dirty))?;
         self.note_change(state, touched.clone());
         let written = self.put(&file, data, offset).map_err(refusal);
         let gained = written.and_then(|()| Ok(self.gain(state, touched, span.end.max(old_size), true)?));
         if let Err(refused) = gained {
+            rewrite.over(state);
             let kept = self.take_back(state, &file, span.start.min(old_size)..span.end.min(old_size));
             self.shared.release(need - kept, dirty);
             // What went past the end is no part of the file.
@@ -61,6 +63,7 @@ impl LocalFile {
         }
         state.hot = span.end;
         state.blocks.occupy(span);
+        rewrite.wrote(state, offset, data);
         Ok(())
     }
 
@@ -105,6 +108,7 @@ impl LocalFile {
     fn grow(&self, state: &mut State, size: u64) -> Result<()> {
         let file = self.file(state)?;
         let old_size = state.size;
+        self.begin_rewrite(state, &file, old_size..size)?.over(state);
         self.note_change(state, old_size..size);
         file.set_len(size)?;
         simulation::saw(|| Event::Written);
@@ -118,6 +122,7 @@ impl LocalFile {
     fn shrink(&self, state: &mut State, size: u64) -> Result<()> {
         let file = self.file(state)?;
         let (charged, dirty, old_size) = (state.charged(), state.dirty, state.size);
+        let rewrite = self.begin_rewrite(state, &file, size..old_size)?;
         let before = (state.present.clone(), state.journalled.clone(), state.durable.clone(), state.freed.clone());
         state.size = size;
         state.present.cut(size);
@@ -131,6 +136,7 @@ impl LocalFile {
         {
             state.size = old_size;
             (state.present, state.journalled, state.durable, state.freed) = before;
+            rewrite.over(state);
             return Err(error);
         }
         state.changes.cut(size);
@@ -140,6 +146,7 @@ impl LocalFile {
         simulation::saw(|| Event::Written);
         state.blocks.cut(size);
         state.vacated.cut(size);
+        rewrite.over(state);
         self.shared.release(charged - state.charged(), dirty);
         if !state.complete && state.is_full() {
             self.journal_complete(state, &[])?;
@@ -169,18 +176,26 @@ impl LocalFile {
 
     fn zero_inside(&self, state: &mut State, span: Span) -> Outcome {
         let file = self.file(state)?;
+        let rewrite = self.begin_rewrite(state, &file, span.clone())?;
         match disk::punch(&file, &span) {
             Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return self.write_zeros(state, span),
-            Err(error) => return Err(refusal(error)),
+            Err(error) => {
+                rewrite.over(state);
+                let can_write = error.raw_os_error() == Some(libc::EOPNOTSUPP);
+                return if can_write { self.write_zeros(state, span) } else { Err(refusal(error)) };
+            }
         }
         if file.metadata().map_err(refusal)?.len() < span.end {
             file.set_len(span.end).map_err(refusal)?;
         }
         self.note_change(state, span.clone());
         let (charged, dirty, size) = (state.charged(), state.dirty, state.size);
-        self.gain(state, span.clone(), size, true)?;
-        state.blocks.free(span);
+        if let Err(error) = self.gain(state, span.clone(), size, true) {
+            rewrite.over(state);
+            return Err(error.into());
+        }
+        state.blocks.free(span.clone());
+        rewrite.zeroed(state, span);
         state.cuts += 1;
         self.shared.release(charged - state.charged(), dirty);
         Ok(())

@@ -6,7 +6,8 @@
 //! - `pick`: one pass over the queue; `reconcile`: the loop around it; `flight`: one operation from start to record.
 //! - `upload`, `multipart`, `session`, `parts`, `inline`, `source`: data to the bucket; `ahead`: while it is written.
 //! - `copy`, `delete`, `directory`, `cycle`: the rest.
-//! - `finish`, `conflict`, `aside`: what became of it. `salvage`: what a crash of the machine left to want.
+//! - `finish`, `conflict`, `aside`: what became of it. `left_overs`: what a killed daemon left. `salvage`: what a crash of the
+//!   machine left to want.
 //! - `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
 //!
 //! Invariants:
@@ -33,6 +34,7 @@ mod flight;
 mod gathering;
 mod grid;
 mod inline;
+mod left_overs;
 mod multipart;
 mod order;
 mod orphans;
