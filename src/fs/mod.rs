@@ -104,8 +104,7 @@ impl Fs {
     pub fn start(self: &Arc<Self>, invalidate: Arc<dyn Invalidate>) {
         let _ = self.invalidate.set(invalidate);
         self.writer.claim_left_overs();
-        let events: Arc<dyn crate::writer::Events> = Arc::clone(self) as _;
-        self.writer.start(events);
+        self.writer.start(Arc::new(events::Listener(self.me.clone())));
     }
 
     /// Where `user.mediafs.status` on the root gets its JSON.
