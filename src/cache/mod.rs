@@ -50,7 +50,7 @@ use tokio::sync::futures::Notified;
 
 use crate::error::Result;
 use crate::journal::Journal;
-use crate::types::{FileId, Version};
+use crate::types::{FileId, Key, Version};
 
 pub use disk::{OnDisk, data_files, data_path};
 pub use file::{LocalFile, Stamp};
@@ -148,7 +148,14 @@ impl Cache {
         self.shared.index.lock().find(version)
     }
 
-    /// Every version that has a clean file, whole or in part.
+    /// The bucket holds nothing under `key` any more: cached versions of it are of no use, and must not be shown as what is
+    /// known when the bucket can't be asked.
+    pub fn forget_key(&self, key: &Key) {
+        let of_key = self.shared.index.lock().of_key(key);
+        of_key.into_iter().for_each(|id| self.discard(id));
+    }
+
+    /// Every version that has a clean file, whole or in part; of one key the latest last.
     pub fn versions(&self) -> Vec<Version> {
         self.shared.index.lock().versions()
     }

@@ -1,6 +1,7 @@
 //! The file system's semantics on the in-memory store, without FUSE.
 
 mod across;
+mod away;
 mod basics;
 mod costs;
 mod model;

@@ -305,3 +305,44 @@ fn a_lower_limit_evicts_at_the_start() {
     assert_eq!((usage.bytes, usage.dirty_bytes, usage.files), (70, 40, 2));
     assert!(world.cache().find_version(&version("c", 30)).is_some() && world.cache().get(dirty).is_some());
 }
+
+/// Remembers which directories were synced.
+#[derive(Default)]
+struct Names(std::cell::RefCell<Vec<std::path::PathBuf>>);
+
+impl crate::simulation::World for Names {
+    fn saw(&self, event: crate::simulation::Event) {
+        if let crate::simulation::Event::NamesSynced(directory) = event {
+            self.0.borrow_mut().push(directory);
+        }
+    }
+
+    fn now(&self) -> std::time::SystemTime {
+        std::time::UNIX_EPOCH
+    }
+
+    fn boot(&self) -> String {
+        "one".into()
+    }
+
+    fn chance(&self) -> f64 {
+        0.5
+    }
+}
+
+#[test]
+fn the_names_that_a_killed_daemon_left_unsynced_are_synced_by_the_next() {
+    let mut world = World::new();
+    let (dirty, clean) = (world.dirty(b"unsent").id(), world.clean("a", b"hello").id());
+    world.cache().find_version(&version("a", 5)).unwrap();
+    world.cache().sync().unwrap();
+    let names = std::rc::Rc::new(Names::default());
+    let _installed = crate::simulation::install(names.clone());
+    world.kill(true);
+    world.cache().get(clean).unwrap().mark_dirty();
+    world.cache().sync().unwrap();
+    for id in [dirty, clean] {
+        let shard = world.directory.path().join(format!("data/{:02x}", id.0 & 0xff));
+        assert!(names.0.borrow().contains(&shard), "{id}");
+    }
+}
