@@ -8,6 +8,7 @@ DEV=${MEDIAFS_DEV:-${XDG_CACHE_HOME:-$HOME/.cache}/mediafs-dev}
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
 DENY_VERSION=0.20.2
+TOXIPROXY_VERSION=v2.5.0
 DJANGO_VERSION=$(sed -n 's/^Django==//p' "$ROOT/tests/requirements.txt")
 DJANGO_SOURCES=$DEV/django-$DJANGO_VERSION
 PYTHON=$DEV/venv/bin/python
@@ -104,6 +105,22 @@ need_minio() {
   GOBIN=$DEV/bin GOTOOLCHAIN=${GOTOOLCHAIN:-auto} go install "github.com/minio/minio@$MINIO_VERSION" ||
     die "MinIO could not be built: it needs a current Go; or set MINIO to the path of a minio binary"
   export MINIO=$DEV/bin/minio
+}
+
+need_toxiproxy() {
+  local found build
+  for found in "${TOXIPROXY:-}" "$DEV/bin/toxiproxy-server" "$(command -v toxiproxy-server || true)"; do
+    [ -n "$found" ] && [ -x "$found" ] && export TOXIPROXY=$found && return
+  done
+  have go || apt_install golang-go
+  say "toxiproxy $TOXIPROXY_VERSION, from its sources"
+  # Its program is called `server`.
+  build=$(mktemp -d)
+  GOBIN=$build GOTOOLCHAIN=${GOTOOLCHAIN:-auto} go install "github.com/Shopify/toxiproxy/v2/cmd/server@$TOXIPROXY_VERSION" ||
+    die "toxiproxy could not be built: it needs a current Go; or set TOXIPROXY to the path of a toxiproxy-server binary"
+  mv "$build/server" "$DEV/bin/toxiproxy-server"
+  rm -rf "$build"
+  export TOXIPROXY=$DEV/bin/toxiproxy-server
 }
 
 # cargo-deny, built without optimisation: a minute instead of ten, and fast enough for one tree.

@@ -1,31 +1,42 @@
 //! A store whose clock differs from this machine's: its Date in the answers, its refusal of requests signed too far off.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
 use hyper::header::{DATE, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::{Timestamp, TimestampFormat};
-use s3s::{Body, s3_error};
+use s3s::{Body, S3Result, s3_error};
 
-use super::connection::RequestBody;
 use super::operation::Target;
-use super::server::{Server, refuse, respond};
+use super::server::{Server, respond_at};
 use crate::clock;
 
 /// What S3 allows a request's time to be off.
 const LATITUDE: Duration = Duration::from_secs(15 * 60);
 
+/// The S3 crate's settings without its own look at the clock, which knows only one clock.
+pub fn left_to_us() -> Arc<StaticConfigProvider> {
+    let mut config = S3Config::default();
+    config.presigned_url_max_skew_time_secs = u32::MAX;
+    Arc::new(StaticConfigProvider::new(Arc::new(config)))
+}
+
+/// Refuses a request that is signed too far off `theirs`.
+pub fn check(headers: &HeaderMap, theirs: SystemTime) -> S3Result<()> {
+    match is_near(signed_at(headers), theirs) {
+        true => Ok(()),
+        false => Err(s3_error!(RequestTimeTooSkewed, "The difference between the request time and the current time is too large.")),
+    }
+}
+
 /// The answer of a store that is `ahead_seconds` ahead.
 pub async fn answer(server: &Server, target: &Target, request: Request<Incoming>, ahead_seconds: i64) -> Response<Body> {
     let (now, apart) = (clock::now(), Duration::from_secs(ahead_seconds.unsigned_abs()));
     let theirs = if ahead_seconds < 0 { now - apart } else { now + apart };
-    let mut response = if is_near(signed_at(request.headers()), theirs) {
-        respond(server, target, request).await
-    } else {
-        RequestBody::new(request.into_body()).drain().await;
-        refuse(s3_error!(RequestTimeTooSkewed, "The difference between the request time and the current time is too large."))
-    };
+    let mut response = respond_at(server, target, request, theirs).await;
     let mut text = Vec::new();
     if Timestamp::from(theirs).format(TimestampFormat::HttpDate, &mut text).is_ok()
         && let Ok(value) = HeaderValue::from_bytes(&text)

@@ -149,6 +149,7 @@ impl Emulator {
         }
         let mut service = S3ServiceBuilder::new(service::Service { storage: storage.clone() });
         let EmulatorConfig { access_key, secret_key, r2, region, .. } = config;
+        service.set_config(clock::left_to_us());
         service.set_auth(service::Account { access_key, secret_key, r2 });
         let server = Server { service: service.build(), faults: Arc::default(), counts: Default::default(), r2, region };
         let server = Arc::new(server);

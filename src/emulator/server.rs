@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
 use hyper::header::RETRY_AFTER;
@@ -141,10 +141,15 @@ fn damaged(response: Response<Body>, damage: Damage) -> Response<Body> {
 }
 
 /// The honest answer, after the request's body has been read to its end.
-pub(super) async fn respond(server: &Server, target: &Target, request: Request<Incoming>) -> Response<Body> {
+async fn respond(server: &Server, target: &Target, request: Request<Incoming>) -> Response<Body> {
+    respond_at(server, target, request, crate::clock::now()).await
+}
+
+/// The same at another time by the store's clock.
+pub(super) async fn respond_at(server: &Server, target: &Target, request: Request<Incoming>, now: SystemTime) -> Response<Body> {
     let (head, body) = request.into_parts();
     let body = RequestBody::new(body);
-    let response = match admit(server, target, &head.uri, &head.headers) {
+    let response = match clock::check(&head.headers, now).and_then(|()| admit(server, target, &head.uri, &head.headers)) {
         Err(error) => refuse(error),
         Ok(()) => {
             let request = Request::from_parts(head, Body::http_body(body.clone()));
@@ -157,7 +162,7 @@ pub(super) async fn respond(server: &Server, target: &Target, request: Request<I
     response
 }
 
-pub(super) fn refuse(error: S3Error) -> Response<Body> {
+fn refuse(error: S3Error) -> Response<Body> {
     error.to_http_response().unwrap_or_else(|_| {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

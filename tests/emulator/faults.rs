@@ -137,3 +137,32 @@ async fn stopping_releases_what_hangs() {
     emulator.stop().await;
     assert!(hung.await.unwrap().is_err());
 }
+
+#[tokio::test]
+async fn a_body_stalls_until_the_fault_is_lifted() {
+    let (emulator, s3) = start().await;
+    put(&s3, "a", "0123456789").await;
+    let rule = emulator.faults().add(Rule::new(Fault::StallBody { at: 4 }).operation("GetObject"));
+    let mut body = s3.get_object().bucket(BUCKET).key("a").send().await.unwrap().body;
+    assert_eq!(&body.next().await.unwrap().unwrap()[..], b"0123");
+    let rest = tokio::spawn(async move { body.next().await });
+    tokio::task::yield_now().await;
+    assert!(!rest.is_finished());
+    emulator.faults().remove(rule);
+    assert!(matches!(rest.await.unwrap(), Some(Err(_))));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_refuses_once_and_tells_the_time() {
+    let (emulator, s3) = start().await;
+    for ahead_seconds in [2_400, -2_400] {
+        emulator.faults().clear();
+        emulator.faults().add(Rule::new(Fault::Clock { ahead_seconds }));
+        let write = || s3.put_object().bucket(BUCKET).key("a").body(b"x".to_vec().into()).send();
+        assert_eq!(refusal(write().await), refused(403, "RequestTimeTooSkewed"));
+        // The SDK signs the next one by the Date of that answer.
+        write().await.unwrap();
+        let head = raw(&emulator, "GET / HTTP/1.1").await.to_lowercase();
+        assert_eq!(head.matches("\r\ndate: ").count(), 1, "{head}");
+    }
+}

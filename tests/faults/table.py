@@ -54,7 +54,7 @@ def outage(refuse):
         else:
             world.proxy.add_toxic("timeout", timeout=0)
             world.proxy.add_toxic("timeout", stream="upstream", timeout=0)
-        time.sleep(max(seconds * 0.5, min(world.deadline_s * 1.5, seconds)))
+        time.sleep(max(seconds * 0.5, world.deadline_s * 1.5))
         if refuse:
             world.proxy.enable(True)
         else:

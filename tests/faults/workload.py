@@ -426,3 +426,56 @@ class Looker(Program):
             self.ledger.note_wrong("cold/no-…: a file that nobody made is there")
         except FileNotFoundError:
             pass
+
+
+class Denied(Saver):
+    """Saves where the bucket refuses all writes: that has to be visible, and to hold up nobody else."""
+
+    pause_s = 0.5
+    names = 12
+    seen = 0
+
+    def state(self, name):
+        return os.getxattr(self.folder / name, "user.mediafs.state").decode()
+
+    def step(self):
+        if not self.made:
+            return self.make_folder()
+        if (name := self.free_name()) is None:
+            return self.read()
+        data = self.data()
+        refused = False
+        try:
+            self.change({name: data}, self.write, name, data, os.O_CREAT | os.O_EXCL)
+        except PermissionError:
+            refused = True
+            self.model.settle(name, data)
+        if time.monotonic() < self.ledger.fault_from or self.ledger.fault_to != float("inf"):
+            return
+        end = time.monotonic() + 10
+        while (state := self.state(name)) != "failed" and time.monotonic() < end and self.ledger.fault_to == float("inf"):
+            time.sleep(0.1)
+        if self.ledger.fault_to != float("inf"):
+            return
+        if state != "failed":
+            self.ledger.note_wrong(f"{self.name}/{name}: its state is {state!r} where the bucket refused it")
+        fd = os.open(self.folder / name, os.O_RDWR)
+        try:
+            os.fsync(fd)
+            if self.ledger.fault_to == float("inf"):
+                self.ledger.note_wrong(f"{self.name}/{name}: fsync succeeded where the bucket refuses it (refused at close: {refused})")
+        except PermissionError:
+            self.seen += 1
+        finally:
+            try:
+                os.close(fd)
+            except PermissionError:
+                pass
+        self.judge(name, self.read_whole(self.folder / name))
+
+    def write(self, name, data, flags, partial=None):
+        fd = self.do(f"create {self.name}/{name}", os.open, self.folder / name, os.O_WRONLY | flags, 0o644)
+        try:
+            os.write(fd, data)
+        finally:
+            self.do(f"close {self.name}/{name}", os.close, fd, also=(errno.EACCES,))

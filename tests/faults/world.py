@@ -7,11 +7,10 @@ import re
 import threading
 import time
 
-from workload import BigSaver, Ledger, Looker, Reader, Saver
+from workload import BigSaver, Denied, Ledger, Looker, Reader, Saver
 
 from harness import Mount, Toxiproxy, open_store
 from harness.store import Emulator
-from harness.waiting import wait_until
 
 MIB = 1 << 20
 CACHE_BYTES = 96 * MIB
@@ -78,6 +77,8 @@ class World:
     def programs(self):
         seed = self.args.seed
         self.savers = [Saver(self, f"w{number}", seed) for number in range(3)] + [BigSaver(self, "big", seed)]
+        if self.fault.denied:
+            self.savers.append(Denied(self, self.fault.denied, seed))
         return [*self.savers, *(Reader(self, f"reader{number}", seed) for number in range(2)), Looker(self, "looker", seed)]
 
     @contextlib.contextmanager
@@ -170,14 +171,17 @@ class World:
         copies = [key for key in keys if re.search(r"\.conflict-", key)]
         self.conflicts = len(copies)
         self.violate("conflict", *copies)
-        strangers = [key for key in keys if not key.startswith(("cold/", "w0/", "w1/", "w2/", "big/", *([f"{self.fault.denied}/"] if self.fault.denied else [])))]
+        known = ("cold/", *(f"{saver.name}/" for saver in self.savers))
+        strangers = [key for key in keys if not key.startswith(known)]
         self.violate("not due", *strangers)
         for saver in self.savers:
             gone = [f"{saver.name}/{name}/" for name, there in saver.model.directories.items() if there is False]
             self.violate("a directory rose", *(key for key in keys if key.startswith(tuple(gone)) and gone))
+        for saver in self.savers:
+            if isinstance(saver, Denied) and not saver.seen:
+                self.violate("not visible", "no fsync told of the refusal")
         if (code := self.mount.stop()) != 0:
             self.violate("end", f"exit code {code}")
-        wait_until(lambda: True, "")
         uploads = self.mount.unfinished_uploads()
         self.uploads = len(uploads)
         self.violate("unfinished upload", *uploads)

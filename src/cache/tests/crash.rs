@@ -64,9 +64,10 @@ fn a_half_fetched_file_goes_on_where_the_last_sync_left_it() {
 }
 
 #[test]
-fn a_clean_file_that_was_written_to_is_unsent_data() {
+fn a_clean_file_that_was_open_and_written_to_is_unsent_data() {
     let mut world = World::new();
     let file = world.clean("a", b"hello");
+    file.add_writer();
     world.cache().sync().unwrap();
     let id = file.id();
     drop(file);
@@ -200,8 +201,8 @@ fn what_was_cut_while_it_was_synced_is_not_durable() {
     file.mark_dirty();
     file.write_at(50, &[1; 50]).unwrap();
     let written = {
-        let state = file.state.lock();
-        crate::cache::sync::Written { present: state.present.clone(), cuts: state.cuts }
+        let mut state = file.state.lock();
+        file.written(&mut state, false).unwrap()
     };
     file.truncate(60).unwrap();
     file.write_at(60, &[2; 40]).unwrap();

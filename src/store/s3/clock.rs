@@ -22,6 +22,9 @@ impl Skew {
     pub fn note(&self, seconds: i64) {
         let before = self.0.swap(seconds, Ordering::Relaxed);
         if before.abs_diff(seconds) > OFF_SECONDS {
+            if !is_off(seconds) {
+                return tracing::info!("this machine's clock and the store's agree again");
+            }
             let difference = difference(seconds);
             tracing::warn!(
                 "{difference}; requests are signed with the store's time from now on, and this machine's clock should be set (NTP)"
