@@ -176,7 +176,7 @@ impl Table {
     /// The rows that `query` (`SELECT * FROM … WHERE …`) finds.
     pub fn some(&self, connection: &Connection, query: &str, key: &dyn ToSql) -> Result<Vec<Vec<Value>>> {
         let mut statement = connection.prepare_cached(query)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let rows = statement.query_map([key], |row| verified(self.name, &columns, row).map(|(values, _)| values))?;
         rows.collect()
     }
