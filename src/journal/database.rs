@@ -164,7 +164,7 @@ pub fn transaction(connection: &Connection, work: impl FnOnce(&Connection) -> ru
 pub fn explain(path: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::Error as E;
     match &error {
-        // The file ends in the middle of a page.
+        // The file is shorter than its pages say.
         E::SqliteFailure(cause, _) if cause.extended_code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ => damaged(path, &error.to_string()),
         E::SqliteFailure(cause, _) => match cause.code {
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => damaged(path, &error.to_string()),
