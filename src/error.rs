@@ -5,6 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::store::{ErrorKind, StoreError};
+use crate::types::Span;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -53,6 +54,13 @@ pub enum Error {
     Loop,
     #[error("the cache or the journal is damaged: {0}")]
     Corrupt(String),
+    /// Bytes that the bucket doesn't have are not what they were.
+    #[error(
+        "its data on the cache disk is damaged at bytes {}-{}: write the file anew, or remove it to have what the bucket has",
+        .0.start,
+        .0.end
+    )]
+    Damaged(Span),
     #[error("{0}")]
     Store(#[from] StoreError),
     #[error("cache directory: {0}")]

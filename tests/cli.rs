@@ -264,6 +264,30 @@ fn status_and_flush_want_a_mount() {
 }
 
 #[test]
+fn recover_wants_a_cache_directory_that_nobody_uses() {
+    let place = Place::new();
+    let run = |path: String, arguments: &[&str]| {
+        let words = ["recover".to_owned(), path].into_iter().chain(arguments.iter().map(|argument| (*argument).to_owned()));
+        Run { keys: Some(("mediafs", "mediafs-secret")), ..Run::new(words) }
+    };
+    assert_says(&run(place.path("missing"), &["list"]).refusal(1), &["missing"]);
+    assert_says(&run(place.path("mnt"), &["list"]).refusal(1), &["not a cache directory", "--cache-dir"]);
+    assert_says(&run(place.path("mnt"), &[]).refusal(2), &["--help"]);
+    let cache = place.path("cache");
+    let lock = DirectoryLock::acquire(Path::new(&cache)).expect("lock");
+    drop(Journal::open(Path::new(&cache), "s3://media/ at http://127.0.0.1:1").expect("journal"));
+    for what in [&["list"][..], &["export", "/tmp/never"], &["upload"], &["repair"]] {
+        assert_says(&run(cache.clone(), what).refusal(1), &[&cache, "in use", "mediafs flush"]);
+    }
+    drop(lock);
+    assert_says(&run(cache.clone(), &["upload", "s3://another"]).refusal(1), &["s3://media/", "s3://another/", "export"]);
+    assert_says(&run(cache.clone(), &["upload"]).refusal(1), &["http://127.0.0.1:1"]);
+    assert_says(&run(cache.clone(), &["export", &format!("{cache}/inside")]).refusal(2), &["another place"]);
+    let listed = run(cache, &["list"]).output();
+    assert!(listed.status.success() && String::from_utf8_lossy(&listed.stdout).contains("Nothing waits"), "{listed:?}");
+}
+
+#[test]
 fn help_and_version_are_no_failures() {
     for (arguments, part) in
         [(&["--help"][..], "mount"), (&["--version"], env!("CARGO_PKG_VERSION")), (&["mount", "--help"], "--cache-size")]

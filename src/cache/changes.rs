@@ -27,6 +27,11 @@ struct Epoch {
 }
 
 impl Changes {
+    /// Changes so far: equal, nothing changed in between.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     pub fn record(&mut self, span: Span) {
         self.epoch().spans.insert(span);
         self.count += 1;

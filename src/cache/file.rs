@@ -2,8 +2,6 @@
 //! the changes.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -100,9 +98,24 @@ impl LocalFile {
     pub(super) fn stamp_now(&self, state: &mut State) -> Result<Stamp> {
         let disk = on_disk(&self.file(state)?.metadata()?);
         if state.complete && disk.size != state.size {
-            self.absorb(state, disk.size);
+            self.other_length(state, disk.size)?;
         }
         Ok(Stamp { change: state.changes.mark(), size: disk.size, mtime_ns: disk.mtime_ns })
+    }
+
+    /// The data file is not as long as it was left: a program wrote to it past the daemon, or it is damaged.
+    fn other_length(&self, state: &mut State, size: u64) -> Result<()> {
+        let cut = size.min(state.size)..size.max(state.size);
+        if !state.dirty && state.base.is_some() && self.writers() == 0 {
+            // What lies past the end is nobody's.
+            return if size < state.size { self.give_up(state, vec![cut]) } else { Ok(()) };
+        }
+        if state.is_sealed() {
+            return Err(self.damaged(state, cut));
+        }
+        self.forget_all_sums(state)?;
+        self.absorb(state, size);
+        Ok(())
     }
 
     fn absorb(&self, state: &mut State, size: u64) {
@@ -117,39 +130,6 @@ impl LocalFile {
         self.shared.release(before.saturating_sub(after), state.dirty);
     }
 
-    /// Reads present bytes at `offset` into `buffer`, to the end of the file; Ok(None) where a byte of the range is absent.
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>> {
-        let mut state = self.state.lock();
-        let length = (buffer.len() as u64).min(state.size.saturating_sub(offset)) as usize;
-        if length == 0 {
-            return Ok(Some(0));
-        }
-        if !state.has(&(offset..offset + length as u64)) {
-            return Ok(None);
-        }
-        let file = match self.file(&mut state) {
-            Err(Error::Disk(error)) if error.kind() == io::ErrorKind::NotFound && self.lost(&mut state) => return Ok(None),
-            other => other?,
-        };
-        // Not under the lock: readers of one file don't wait for each other. What a truncation takes meanwhile was
-        // there when the read began or is not any more; both are right answers.
-        drop(state);
-        let read = read_full(&file, offset, &mut buffer[..length])?;
-        if read < length {
-            self.check_short_read(offset + read as u64)?;
-        }
-        Ok(Some(read))
-    }
-
-    /// A read may end early because the file was cut meanwhile, but a clean one has no reason to.
-    fn check_short_read(&self, end: u64) -> Result<()> {
-        let state = self.state.lock();
-        if state.dirty || state.gone || end >= state.size {
-            return Ok(());
-        }
-        Err(Error::Corrupt(format!("data file {} ends at {end} of {} bytes", self.id, state.size)))
-    }
-
     /// The data file vanished from under us: of a clean one, nothing is present then. True if that helps.
     pub(super) fn lost(&self, state: &mut State) -> bool {
         if !state.is_evictable() {
@@ -159,6 +139,7 @@ impl LocalFile {
         self.shared.release(state.charged(), false);
         state.holes.clear();
         state.present.clear();
+        state.forget_sums(&(0..u64::MAX));
         state.complete = state.size == 0;
         state.on_disk = false;
         true
@@ -182,6 +163,13 @@ impl LocalFile {
     pub fn remove_writer(&self) {
         let before = self.writers.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before > 0, "more writers closed than opened");
+        if before == 1 {
+            let mut state = self.state.lock();
+            if !state.dirty && !state.is_sealed() {
+                // Its row says that somebody may be writing to it.
+                self.make_stale(&mut state);
+            }
+        }
     }
 
     /// The open data file (read-write, no O_APPEND): what passthrough hands to the kernel.
@@ -245,6 +233,7 @@ impl LocalFile {
         state.holes.clear();
         state.journalled.clear();
         state.durable.clear();
+        (state.sums, state.seal) = (None, None);
         self.shared.release(freed, dirty);
     }
 
@@ -263,18 +252,4 @@ impl LocalFile {
     pub(super) fn set_used(&self, used: u64) {
         self.used.store(used, Ordering::Relaxed);
     }
-}
-
-/// Fills `buffer` as far as the file goes.
-fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(done)
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::types::Version;
+use crate::types::{Span, Version};
 
 use super::file::LocalFile;
 use super::state::State;
@@ -31,12 +31,22 @@ impl LocalFile {
             }
             let bytes = &data[(part.start - offset) as usize..(part.end - offset) as usize];
             let written = self.put(&file, bytes, part.start).map_err(Error::from);
-            if let Err(error) = written.and_then(|()| self.gain(&mut state, part, size, false)) {
+            let summed = written.and_then(|()| self.sum_filled(&mut state, &part, bytes));
+            if let Err(error) = summed.and_then(|()| self.gain(&mut state, part.clone(), size, false)) {
+                state.forget_sums(&part);
                 self.shared.release(need, dirty);
                 return Err(error);
             }
         }
         Ok(true)
+    }
+
+    fn sum_filled(&self, state: &mut State, part: &Span, bytes: &[u8]) -> Result<()> {
+        self.sums(state)?;
+        // The journal may have sums of what was here before it was dropped.
+        state.forget_sums(part);
+        self.sums(state)?.add(part.start, bytes);
+        Ok(())
     }
 
     fn file_to_fill(&self, state: &mut State) -> Result<Arc<File>> {

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use lru::LruCache;
 
-use crate::types::{FileId, Version};
+use crate::types::{FileId, Key, Version};
 
 use super::file::LocalFile;
 
 pub struct Index {
     files: HashMap<FileId, Arc<LocalFile>>,
-    versions: HashMap<Version, FileId>,
+    /// By key; of several versions of one, the one that was named last comes last.
+    versions: HashMap<Key, Vec<(Version, FileId)>>,
     evictable: LruCache<FileId, Arc<LocalFile>>,
     /// The last use of files since it was journalled.
     touched: BTreeMap<FileId, u64>,
@@ -36,12 +37,12 @@ impl Index {
     }
 
     pub fn versions(&self) -> Vec<Version> {
-        self.versions.keys().cloned().collect()
+        self.versions.values().flatten().map(|(version, _)| version.clone()).collect()
     }
 
     /// The file that holds `version`, which counts as used now.
     pub fn find(&mut self, version: &Version) -> Option<Arc<LocalFile>> {
-        let file = self.files.get(self.versions.get(version)?)?.clone();
+        let file = self.files.get(&self.named(version)?)?.clone();
         self.touch(&file);
         Some(file)
     }
@@ -62,19 +63,33 @@ impl Index {
     /// From now on the file is what holds `version`. Another one that did keeps its place in the order of use, and
     /// goes with that.
     pub fn name_version(&mut self, version: &Version, id: FileId) {
-        self.versions.insert(version.clone(), id);
+        let of_key = self.versions.entry(version.key.clone()).or_default();
+        of_key.retain(|(other, _)| other != version);
+        of_key.push((version.clone(), id));
     }
 
     pub fn has_version(&self, version: &Version) -> bool {
-        self.versions.contains_key(version)
+        self.named(version).is_some()
     }
 
     pub fn forget_version(&mut self, id: FileId, version: Option<&Version>) {
         if let Some(version) = version
-            && self.versions.get(version) == Some(&id)
+            && let Some(of_key) = self.versions.get_mut(&version.key)
         {
-            self.versions.remove(version);
+            of_key.retain(|(other, named)| other != version || *named != id);
+            if of_key.is_empty() {
+                self.versions.remove(&version.key);
+            }
         }
+    }
+
+    /// The clean files that hold versions of `key`.
+    pub fn of_key(&self, key: &Key) -> Vec<FileId> {
+        self.versions.get(key).into_iter().flatten().map(|(_, id)| *id).collect()
+    }
+
+    fn named(&self, version: &Version) -> Option<FileId> {
+        self.versions.get(&version.key)?.iter().find(|(other, _)| other == version).map(|(_, id)| *id)
     }
 
     /// Nobody needs the file: it may be evicted, after all that were used before.

@@ -3,44 +3,54 @@
 //! - `spans`, `changes`: sets of bytes, and which of them changed since when. Pure.
 //! - `state`: what is known of one file, and its invariants.
 //! - `file`, `write`, `fill`, `settle`, `pin`, `row`: what can be done with it.
+//! - `sums`, `verify`, `damage`, `rewrite`, `seal`: checksums of what it holds: pure, checked by reads, found wrong, of bytes
+//!   that change, and as the journal has them.
 //! - `index`, `budget`, `disk`: all files, their bytes, their places on the disk.
 //! - `shared`: what they have in common; eviction; the lock order.
-//! - `open`, `sync`: a start, and every few seconds.
+//! - `open`, `torn`, `sync`: a start, one after a crash of the machine, and every few seconds.
 //!
 //! Invariants:
 //! - The bytes of all data files together never pass the limit, and writing never takes the disk below the floor.
 //! - Dirty and pinned files are never evicted.
 //! - A byte that a file calls present is the base's or a local change; it is never a hole of the sparse file.
+//! - No byte is read that is not the one that was written, as far as it has a sum: what comes to rest has one.
 //! - A crash loses no acknowledged change. See `write` for the order that makes it so.
 //!
 //! Must not: know keys beyond those in a version, talk to the bucket, or decide what is to be uploaded.
 
 mod budget;
 mod changes;
+mod damage;
 mod disk;
 mod file;
 mod fill;
 mod index;
 mod open;
 mod pin;
+mod rewrite;
 mod row;
+mod seal;
 mod settle;
 mod shared;
 mod spans;
 mod state;
+mod sums;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod torn;
+mod verify;
 mod write;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::futures::Notified;
 
 use crate::error::Result;
 use crate::journal::Journal;
-use crate::types::{FileId, Version};
+use crate::types::{FileId, Key, Version};
 
 pub use disk::{OnDisk, data_files, data_path};
 pub use file::{LocalFile, Stamp};
@@ -64,6 +74,17 @@ pub struct Usage {
     pub dirty_bytes: u64,
     pub limit_bytes: u64,
     pub files: u64,
+}
+
+/// Damage found since the start, of which the log has more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Times that cached bytes were dropped, to be fetched again.
+    pub refetched: u64,
+    /// Files whose unsent bytes are damaged on the disk.
+    pub unsent_files: u64,
+    /// Files that a crash of the machine has torn, kept in the folder `damaged`; of earlier starts too.
+    pub kept_files: u64,
 }
 
 /// Why a local write was not done.
@@ -127,7 +148,14 @@ impl Cache {
         self.shared.index.lock().find(version)
     }
 
-    /// Every version that has a clean file, whole or in part.
+    /// The bucket holds nothing under `key` any more: cached versions of it are of no use, and must not be shown as what is
+    /// known when the bucket can't be asked.
+    pub fn forget_key(&self, key: &Key) {
+        let of_key = self.shared.index.lock().of_key(key);
+        of_key.into_iter().for_each(|id| self.discard(id));
+    }
+
+    /// Every version that has a clean file, whole or in part; of one key the latest last.
     pub fn versions(&self) -> Vec<Version> {
         self.shared.index.lock().versions()
     }
@@ -165,6 +193,12 @@ impl Cache {
         let files = self.shared.index.lock().len() as u64;
         let limit_bytes = self.shared.budget.limits().size_bytes;
         Usage { bytes: counts.bytes, dirty_bytes: counts.dirty_bytes, limit_bytes, files }
+    }
+
+    pub fn damage(&self) -> Damage {
+        let counters = &self.shared.damage;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Damage { refetched: count(&counters.refetched), unsent_files: count(&counters.unsent), kept_files: count(&counters.kept) }
     }
 
     /// fsyncs every data file written since the last call; then journals present maps. Called every few seconds on the

@@ -5,17 +5,19 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
-use crate::journal::{Change, Content, FileRow, Journal};
+use crate::journal::{Change, Content, FileRow, Journal, Seal};
 use crate::types::{FileId, Version};
 
 use super::budget::Budget;
 use super::disk::{self, Disk, OnDisk};
 use super::file::LocalFile;
 use super::index::Index;
-use super::shared::Shared;
+use super::shared::{Counters, Shared};
 use super::state::State;
+use super::torn::{self, Crash};
 use super::{Cache, Limits};
 
 /// The journal's word for the first number that no data file had.
@@ -35,12 +37,14 @@ enum Fate {
     },
     /// Row and file go: the bucket has it.
     Drop,
+    /// The same, of a file that is not what it was left as.
+    Damaged,
     /// Unsent data was here, and isn't.
     Lost,
 }
 
 /// `wanted`: a desired state names the file. `trusted`: the machine did not crash since the row was written.
-fn fate(row: &FileRow, found: Option<&OnDisk>, wanted: bool, trusted: bool) -> Fate {
+fn fate(row: &FileRow, seal: Option<&Seal>, found: Option<&OnDisk>, wanted: bool, trusted: bool) -> Fate {
     let dirty = row.dirty || wanted;
     match found {
         // The row of a complete file doesn't follow its length, and it has a data file from the start.
@@ -48,21 +52,32 @@ fn fate(row: &FileRow, found: Option<&OnDisk>, wanted: bool, trusted: bool) -> F
         None if dirty && (row.complete || !row.present.is_empty()) => Fate::Lost,
         None if dirty => Fate::Keep { size: row.size, dirty, behind: false },
         None => Fate::Drop,
-        // Programs go on writing after the daemon died: the disk knows the length.
-        Some(found) if dirty => Fate::Keep { size: if row.complete { found.size } else { row.size }, dirty, behind: false },
+        // Programs go on writing after the daemon died: the disk knows the length, unless the file was at rest.
+        Some(found) if dirty => Fate::Keep { size: if row.complete { length(seal, found) } else { row.size }, dirty, behind: false },
         Some(_) if !trusted || row.base.is_none() => Fate::Drop,
-        Some(found) if row.complete && (found.size, found.mtime_ns) != (row.size, row.mtime_ns) => {
-            Fate::Keep { size: found.size, dirty: true, behind: true }
-        }
+        Some(found) if row.complete && (found.size, found.mtime_ns) != (row.size, row.mtime_ns) => match seal {
+            // Somebody had it open for writing.
+            Some(seal) if !seal.whole => Fate::Keep { size: found.size, dirty: true, behind: true },
+            // Every byte is checked when it is read.
+            Some(seal) if found.size == row.size && seal.size == row.size => Fate::Keep { size: row.size, dirty, behind: false },
+            _ => Fate::Damaged,
+        },
         Some(_) => Fate::Keep { size: row.size, dirty, behind: false },
     }
 }
 
+fn length(seal: Option<&Seal>, found: &OnDisk) -> u64 {
+    seal.filter(|seal| seal.whole).map_or(found.size, |seal| seal.size)
+}
+
 struct Kept {
     row: FileRow,
+    seal: Option<Seal>,
     found: Option<OnDisk>,
     /// The journal's row says something else.
     rewrite: bool,
+    /// A program was free to change it, and did.
+    behind: bool,
 }
 
 /// What was found, sorted.
@@ -73,6 +88,8 @@ struct Found {
     /// Dirty files that no desired state wants.
     unclaimed: Vec<FileId>,
     dropped: Vec<FileId>,
+    /// Of those, how many were not what they were left as.
+    damaged: u64,
     /// Unsent data was here, and isn't. With the version that it was made from.
     lost: Vec<(FileId, Option<Version>)>,
     /// Dirty files that are their base, byte for byte.
@@ -83,15 +100,22 @@ pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bo
     let disk = Disk::open(directory)?;
     let mut on_disk: HashMap<FileId, OnDisk> = disk.scan()?.into_iter().collect();
     refuse_strange_files(directory, &journal, &on_disk)?;
-    let desired = journal.desired()?;
+    let mut desired = journal.desired()?;
+    let seals: HashMap<FileId, Seal> = journal.seals()?.into_iter().collect();
+    let damage = Counters::default();
+    damage.kept.store(torn::kept(directory), Ordering::Relaxed);
+    let rows = match trusted {
+        true => journal.files()?,
+        false => Crash { directory, disk: &disk, journal: &journal, seals: &seals }.survivors(&mut desired, &mut on_disk, &damage)?,
+    };
     let wanted: HashSet<FileId> = desired.iter().filter_map(|(_, desired)| staged(&desired.content)).collect();
-    let rows = if trusted { journal.files()? } else { journal.files_as_synced()? };
     let next = next_id(&journal, &rows, &on_disk, &wanted)?;
-    let mut found = sort(rows, &mut on_disk, &wanted, trusted);
+    let mut found = sort(rows, &seals, &mut on_disk, &wanted, trusted);
+    damage.refetched.store(found.damaged, Ordering::Relaxed);
     delete(&disk, &journal, &found.dropped, on_disk.keys())?;
     found.kept.sort_by_key(|kept| kept.row.used);
     let clock = found.kept.last().map_or(0, |kept| kept.row.used);
-    let shared = Arc::new(Shared::new(disk, journal, Budget::new(limits), Index::new(clock), next));
+    let shared = Arc::new(Shared::new(disk, journal, Budget::new(limits), Index::new(clock), next, damage));
     for kept in found.kept {
         load(&shared, kept)?;
     }
@@ -128,12 +152,19 @@ fn next_id(journal: &Journal, rows: &[FileRow], on_disk: &HashMap<FileId, OnDisk
 }
 
 /// Takes the files that have a row out of `on_disk`.
-fn sort(rows: Vec<FileRow>, on_disk: &mut HashMap<FileId, OnDisk>, wanted: &HashSet<FileId>, trusted: bool) -> Found {
+fn sort(
+    rows: Vec<FileRow>,
+    seals: &HashMap<FileId, Seal>,
+    on_disk: &mut HashMap<FileId, OnDisk>,
+    wanted: &HashSet<FileId>,
+    trusted: bool,
+) -> Found {
     let mut sorted = Found::default();
     for mut row in rows {
         let found = on_disk.remove(&row.id);
         let is_wanted = wanted.contains(&row.id);
-        match fate(&row, found.as_ref(), is_wanted, trusted) {
+        let seal = seals.get(&row.id).copied();
+        match fate(&row, seal.as_ref(), found.as_ref(), is_wanted, trusted) {
             Fate::Keep { size, dirty, behind } => {
                 sorted.behind.extend(behind.then_some(row.id));
                 sorted.unclaimed.extend((dirty && !behind && !is_wanted).then_some(row.id));
@@ -147,9 +178,15 @@ fn sort(rows: Vec<FileRow>, on_disk: &mut HashMap<FileId, OnDisk>, wanted: &Hash
                 }
                 row.dirty = dirty;
                 sorted.emptied.extend(is_its_base(&row).then_some(row.id));
-                sorted.kept.push(Kept { row, found, rewrite });
+                sorted.kept.push(Kept { row, seal, found, rewrite, behind });
             }
             Fate::Drop => sorted.dropped.push(row.id),
+            Fate::Damaged => {
+                let key = row.base.map(|base| base.key);
+                tracing::warn!(file = %row.id, ?key, "a cached file was changed behind our back: it is fetched again");
+                sorted.damaged += 1;
+                sorted.dropped.push(row.id);
+            }
             Fate::Lost => {
                 tracing::error!(file = %row.id, key = ?row.base.as_ref().map(|base| &base.key), "a file with unsent changes is missing");
                 sorted.lost.push((row.id, row.base));
@@ -176,7 +213,7 @@ fn delete<'a>(disk: &Disk, journal: &Journal, dropped: &'a [FileId], orphans: im
     Ok(())
 }
 
-fn load(shared: &Arc<Shared>, Kept { row, found, rewrite }: Kept) -> Result<()> {
+fn load(shared: &Arc<Shared>, Kept { row, seal, found, rewrite, behind }: Kept) -> Result<()> {
     let mut state = State::empty();
     state.size = row.size;
     state.dirty = row.dirty;
@@ -184,6 +221,7 @@ fn load(shared: &Arc<Shared>, Kept { row, found, rewrite }: Kept) -> Result<()> 
     state.on_disk = found.is_some();
     state.in_journal = true;
     state.row_dirty = row.dirty;
+    state.seal = seal;
     if !row.complete {
         state.present = row.present.iter().cloned().collect();
         state.present.cut(row.size);
@@ -203,6 +241,9 @@ fn load(shared: &Arc<Shared>, Kept { row, found, rewrite }: Kept) -> Result<()> 
     let mut state = file.state.lock();
     if let Some(found) = found {
         fit(&file, &mut state, &found)?;
+    }
+    if behind {
+        file.forget_all_sums(&mut state)?;
     }
     shared.budget.force(state.charged(), state.dirty);
     let mut index = shared.index.lock();
@@ -267,15 +308,26 @@ mod tests {
     fn every_case_of_a_start() {
         let longer = OnDisk { size: 12, ..FOUND };
         let touched = OnDisk { mtime_ns: 6, ..FOUND };
+        let whole = Seal { size: 10, whole: true };
+        let opened = Seal { whole: false, ..whole };
         let none = FileRow { present: vec![], ..row(true, false, true) };
+        for (what, row, seal, found, expected) in [
+            ("clean and open, longer", row(false, true, true), Some(opened), longer, keep(12, true, true)),
+            ("clean and open, touched", row(false, true, true), Some(opened), touched, keep(10, true, true)),
+            ("clean, longer", row(false, true, true), Some(whole), longer, Fate::Damaged),
+            ("clean, touched", row(false, true, true), Some(whole), touched, keep(10, false, false)),
+            ("clean without sums, touched", row(false, true, true), None, touched, Fate::Damaged),
+            ("partly fetched, touched", row(false, false, true), None, touched, keep(10, false, false)),
+            ("closed, longer", row(true, true, false), Some(whole), longer, keep(10, true, false)),
+            ("added to, longer", row(true, true, false), Some(opened), longer, keep(12, true, false)),
+        ] {
+            assert_eq!(fate(&row, seal.as_ref(), Some(&found), row.dirty, true), expected, "{what}");
+        }
         for (what, row, found, wanted, trusted, expected) in [
             ("clean", row(false, true, true), Some(FOUND), false, true, keep(10, false, false)),
             ("clean, machine crashed", row(false, true, true), Some(FOUND), false, false, Fate::Drop),
             ("clean, no version", row(false, true, false), Some(FOUND), false, true, Fate::Drop),
             ("clean, gone", row(false, true, true), None, false, true, Fate::Drop),
-            ("clean, longer", row(false, true, true), Some(longer), false, true, keep(12, true, true)),
-            ("clean, touched", row(false, true, true), Some(touched), false, true, keep(10, true, true)),
-            ("partly fetched, touched", row(false, false, true), Some(touched), false, true, keep(10, false, false)),
             ("dirty", row(true, true, false), Some(longer), true, true, keep(12, true, false)),
             ("dirty, machine crashed", row(true, true, true), Some(longer), true, false, keep(12, true, false)),
             ("dirty, wanted by nobody", row(true, true, false), Some(FOUND), false, true, keep(10, true, false)),
@@ -288,7 +340,7 @@ mod tests {
             ("wanted, row says clean", row(false, true, true), Some(FOUND), true, true, keep(10, true, false)),
             ("empty and dirty, gone", FileRow { size: 0, ..row(true, true, false) }, None, true, true, Fate::Lost),
         ] {
-            assert_eq!(fate(&row, found.as_ref(), wanted, trusted), expected, "{what}");
+            assert_eq!(fate(&row, None, found.as_ref(), wanted, trusted), expected, "{what}");
         }
     }
 }

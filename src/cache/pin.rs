@@ -57,6 +57,7 @@ impl Drop for Pin {
             file.bury(&mut state);
             return;
         }
+        state.unload_sums();
         if let Some(handle) = state.handle.take() {
             file.keep(&mut state, &handle);
         }

@@ -59,8 +59,11 @@ impl LocalFile {
             let volatile = state.present.iter().flat_map(|span| state.durable.missing(span));
             changes.extend(volatile.map(|span| Change::AddPresent(self.id, span, state.size)));
         }
+        let seal = self.seal_for_row(state);
+        changes.extend(self.sum_changes(state, seal));
         self.shared.journal.apply(&changes)?;
         state.in_journal = true;
+        state.told_sums(seal);
         state.row_dirty = state.dirty;
         if state.dirty {
             state.journalled.clone_from(&state.present);
@@ -75,8 +78,12 @@ impl LocalFile {
             return Ok(());
         }
         let row = FileRow { complete: true, present: Vec::new(), ..self.row_of(state)? };
-        self.shared.journal.apply(&[Change::ReplaceFile(row)])?;
+        let seal = self.seal_for_row(state);
+        let mut changes = vec![Change::ReplaceFile(row)];
+        changes.extend(self.sum_changes(state, seal));
+        self.shared.journal.apply(&changes)?;
         state.in_journal = true;
+        state.told_sums(seal);
         Ok(())
     }
 }

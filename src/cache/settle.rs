@@ -83,7 +83,8 @@ impl LocalFile {
         } else {
             state.row_dirty = false;
             self.name(&mut state, old_base.as_ref());
-            Ok(())
+            // A row that names a key which is about to be deleted would show it again in an outage after a crash.
+            if state.in_journal { self.journal_row(&mut state) } else { Ok(()) }
         };
         drop(state);
         self.filled.notify_waiters();

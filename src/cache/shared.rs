@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -42,7 +43,19 @@ pub struct Shared {
     pub stale: Mutex<BTreeSet<FileId>>,
     /// Room may have been made.
     pub room: Notify,
+    pub damage: Counters,
     ids: Mutex<Ids>,
+}
+
+/// What was found damaged since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Times that cached bytes were dropped, to be fetched again.
+    pub refetched: AtomicU64,
+    /// Files whose unsent bytes are damaged.
+    pub unsent: AtomicU64,
+    /// Files in the folder of those that a crash of the machine has torn, kept there for people.
+    pub kept: AtomicU64,
 }
 
 struct Ids {
@@ -52,7 +65,7 @@ struct Ids {
 }
 
 impl Shared {
-    pub fn new(disk: Disk, journal: Arc<Journal>, budget: Budget, index: Index, next_id: u64) -> Self {
+    pub fn new(disk: Disk, journal: Arc<Journal>, budget: Budget, index: Index, next_id: u64, damage: Counters) -> Self {
         Self {
             disk,
             journal,
@@ -61,6 +74,7 @@ impl Shared {
             descriptors: Mutex::new(LruCache::new(DESCRIPTORS)),
             stale: Mutex::default(),
             room: Notify::new(),
+            damage,
             ids: Mutex::new(Ids { next: next_id, end: next_id }),
         }
     }

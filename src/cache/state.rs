@@ -6,6 +6,7 @@
 //! - Absent bytes lie below the end of the base: what a local change adds beyond it is present from the start.
 //! - A dirty file's row is in the journal and says no more than the file holds: bytes first, then the row, then the
 //!   caller is told. A dirty file that is complete has a row that says so, and its length is the disk's.
+//! - What the journal has of sums is true of the bytes at every instant; what memory has may be more.
 //! - Clean files' rows are written by `Cache::sync` and may lag behind: that costs a fetch.
 
 use std::fs::File;
@@ -13,10 +14,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::journal::Seal;
 use crate::types::{Span, Version};
 
 use super::changes::Changes;
+use super::file::Stamp;
 use super::spans::SpanSet;
+use super::sums::Sums;
 
 pub struct State {
     pub base: Option<Version>,
@@ -53,6 +57,18 @@ pub struct State {
     pub stale: bool,
     /// The name was not synced since the file was made.
     pub new_name: bool,
+    /// None: as the journal has them.
+    pub sums: Option<Sums>,
+    /// As the journal has it.
+    pub seal: Option<Seal>,
+    /// Bytes under the seal lost their sums without being a hole.
+    pub unsure: bool,
+    /// Counts changes of bytes that were there before, as opposed to what is added at the end.
+    pub overwrites: u64,
+    /// What all of it was read and found right as.
+    pub verified: Option<Stamp>,
+    /// Damage of unsent data was logged and counted.
+    pub damage_told: bool,
 }
 
 impl State {
@@ -79,6 +95,12 @@ impl State {
             row_dirty: false,
             stale: false,
             new_name: false,
+            sums: None,
+            seal: None,
+            unsure: false,
+            overwrites: 0,
+            verified: None,
+            damage_told: false,
         }
     }
 

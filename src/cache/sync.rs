@@ -3,13 +3,14 @@
 //! Clean files are not fsynced: after a crash of the machine they are thrown away anyway.
 
 use crate::error::{Error, Result};
-use crate::journal::Change;
+use crate::journal::{Change, Seal};
 use crate::simulation::{self, Event};
 use crate::types::FileId;
 
 use super::file::LocalFile;
 use super::shared::Shared;
 use super::spans::SpanSet;
+use super::state::State;
 
 /// Rows of the order of use in one transaction: a millisecond in which other commits wait.
 const USED_BATCH: usize = 256;
@@ -19,6 +20,10 @@ pub(super) struct Written {
     /// Present when it was asked for; empty where the file is complete.
     pub present: SpanSet,
     pub cuts: u64,
+    pub size: u64,
+    pub overwrites: u64,
+    /// The rows of its sums, where all of it had one.
+    pub sums: Option<Vec<(u64, Vec<u8>)>>,
 }
 
 impl Shared {
@@ -57,6 +62,8 @@ impl Shared {
 impl LocalFile {
     /// True where the file's name has yet to be synced.
     fn sync(&self) -> Result<bool> {
+        // Outside the lock: it may have to read what a program wrote in an odd way. Damage is met again by who needs the bytes.
+        let summed = self.is_dirty() && self.sum_up(u64::MAX).unwrap_or(false);
         let mut state = self.state.lock();
         state.stale = false;
         if state.discarded || state.gone {
@@ -65,11 +72,13 @@ impl LocalFile {
         if !state.dirty {
             // An empty file is found again without a row.
             let worth_a_row = state.base.is_some() && state.charged() > 0;
-            return if worth_a_row { self.journal_row(&mut state).map(|()| false) } else { Ok(false) };
+            let journalled = if worth_a_row { self.journal_row(&mut state) } else { Ok(()) };
+            state.unload_sums();
+            return journalled.map(|()| false);
         }
         let data = self.file(&mut state)?;
         let new_name = std::mem::take(&mut state.new_name);
-        let written = Written { present: state.present.clone(), cuts: state.cuts };
+        let written = self.written(&mut state, summed)?;
         drop(state);
         data.sync_data()?;
         simulation::saw(|| Event::FileSynced(self.shared.disk.path(self.id)));
@@ -77,13 +86,45 @@ impl LocalFile {
         Ok(new_name)
     }
 
+    pub(super) fn written(&self, state: &mut State, summed: bool) -> Result<Written> {
+        let sealed = summed && self.unsummed(state)?.is_empty();
+        let sums = sealed.then(|| state.behind());
+        Ok(Written { present: state.present.clone(), cuts: state.cuts, size: state.size, overwrites: state.overwrites, sums })
+    }
+
     /// What went to the disk and was not taken away meanwhile can't be lost any more; the row says so.
     pub(super) fn record_durable(&self, written: Written) -> Result<()> {
         let mut state = self.state.lock();
-        if state.cuts != written.cuts || state.complete || !state.dirty {
+        if !state.dirty || state.discarded || state.gone {
             return Ok(());
         }
-        state.durable = written.present;
-        self.journal_row(&mut state)
+        if let Some(sums) = written.sums.filter(|_| state.overwrites == written.overwrites) {
+            self.seal_synced(&mut state, written.size, sums)?;
+        }
+        if state.cuts == written.cuts && !state.complete {
+            state.durable = written.present;
+            self.journal_row(&mut state)?;
+        }
+        state.unload_sums();
+        Ok(())
+    }
+
+    /// What was added since the sums were taken leaves them right.
+    fn seal_synced(&self, state: &mut State, size: u64, sums: Vec<(u64, Vec<u8>)>) -> Result<()> {
+        let seal = Seal { size, whole: state.size == size };
+        if sums.is_empty() && state.seal == Some(seal) {
+            return Ok(());
+        }
+        let unchanged = sums == state.behind();
+        let regions: Vec<u64> = sums.iter().map(|(region, _)| *region).collect();
+        let rows = sums.into_iter().map(|(region, sums)| Change::PutSums(self.id, region, sums));
+        self.shared.journal.apply(&rows.chain([Change::Seal(self.id, seal)]).collect::<Vec<_>>())?;
+        if unchanged {
+            state.told_sums(Some(seal));
+        } else if let Some(sums) = &mut state.sums {
+            regions.into_iter().for_each(|region| sums.kept_in_part(region));
+            state.seal = Some(seal);
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Local changes of a data file: write, truncate, zero.
 //!
-//! The order of each: room, the change noted (an upload under way must see it), bytes, journal, then memory and the
+//! The order of each: room, the sums told (`rewrite`), the change noted (an upload under way must see it), bytes, journal, then memory and the
 //! caller. A crash in between leaves a journal that says less than the file holds: the change was not acknowledged,
 //! and absent bytes still come from the base. Only what takes bytes away is journalled before it is done.
 
@@ -45,10 +45,12 @@ impl LocalFile {
             return Err(WriteRefused::Full);
         }
         let touched = span.start.min(old_size)..span.end;
+        let rewrite = self.begin_rewrite(state, &file, touched.clone()).inspect_err(|_| self.shared.release(need, dirty))?;
         self.note_change(state, touched.clone());
         let written = self.put(&file, data, offset).map_err(refusal);
         let gained = written.and_then(|()| Ok(self.gain(state, touched, span.end.max(old_size), true)?));
         if let Err(refused) = gained {
+            rewrite.over(state);
             self.shared.release(need, dirty);
             // What went past the end is no part of the file.
             if span.end > old_size {
@@ -60,6 +62,7 @@ impl LocalFile {
             state.holes.insert(old_size..span.start);
         }
         state.holes.remove(span);
+        rewrite.wrote(state, offset, data);
         Ok(())
     }
 
@@ -78,6 +81,7 @@ impl LocalFile {
     fn grow(&self, state: &mut State, size: u64) -> Result<()> {
         let file = self.file(state)?;
         let old_size = state.size;
+        self.begin_rewrite(state, &file, old_size..size)?.over(state);
         self.note_change(state, old_size..size);
         file.set_len(size)?;
         simulation::saw(|| Event::Written);
@@ -92,6 +96,7 @@ impl LocalFile {
     fn shrink(&self, state: &mut State, size: u64) -> Result<()> {
         let file = self.file(state)?;
         let (charged, dirty, old_size) = (state.charged(), state.dirty, state.size);
+        let rewrite = self.begin_rewrite(state, &file, size..old_size)?;
         let before = (state.present.clone(), state.journalled.clone(), state.durable.clone(), state.holes.clone());
         state.size = size;
         state.present.cut(size);
@@ -104,6 +109,7 @@ impl LocalFile {
         {
             state.size = old_size;
             (state.present, state.journalled, state.durable, state.holes) = before;
+            rewrite.over(state);
             return Err(error);
         }
         state.changes.cut(size);
@@ -111,6 +117,7 @@ impl LocalFile {
         self.make_stale(state);
         file.set_len(size)?;
         simulation::saw(|| Event::Written);
+        rewrite.over(state);
         self.shared.release(charged - state.charged(), dirty);
         if !state.complete && state.is_full() {
             self.journal_complete(state)?;
@@ -138,18 +145,26 @@ impl LocalFile {
 
     fn zero_inside(&self, state: &mut State, span: Span) -> Outcome {
         let file = self.file(state)?;
+        let rewrite = self.begin_rewrite(state, &file, span.clone())?;
         match disk::punch(&file, &span) {
             Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return self.write_zeros(state, span),
-            Err(error) => return Err(refusal(error)),
+            Err(error) => {
+                rewrite.over(state);
+                let can_write = error.raw_os_error() == Some(libc::EOPNOTSUPP);
+                return if can_write { self.write_zeros(state, span) } else { Err(refusal(error)) };
+            }
         }
         if file.metadata().map_err(refusal)?.len() < span.end {
             file.set_len(span.end).map_err(refusal)?;
         }
         self.note_change(state, span.clone());
         let (charged, dirty, size) = (state.charged(), state.dirty, state.size);
-        self.gain(state, span.clone(), size, true)?;
-        state.holes.insert(span);
+        if let Err(error) = self.gain(state, span.clone(), size, true) {
+            rewrite.over(state);
+            return Err(error.into());
+        }
+        state.holes.insert(span.clone());
+        rewrite.zeroed(state, span);
         state.cuts += 1;
         // What becomes present here is a hole at once, so the sum can only fall.
         self.shared.release(charged - state.charged(), dirty);

@@ -51,8 +51,14 @@ pub struct Report {
     pub hidden_keys: u64,
     pub cache_bytes: u64,
     pub cache_limit_bytes: u64,
-    /// Blocks of cached files that were found damaged, and fetched anew.
+    /// Times since the mount began that cached bytes were found damaged, and were fetched anew.
     pub damaged_blocks: u64,
+    /// Files whose unsent bytes were found damaged since the mount began.
+    #[serde(default)]
+    pub damaged_files: u64,
+    /// Files that crashes of the machine have torn, kept in the folder `damaged` of the cache directory.
+    #[serde(default)]
+    pub damaged_kept: u64,
     /// By S3 operation, since the mount began; repeated attempts included.
     pub requests: BTreeMap<String, u64>,
     pub request_errors: BTreeMap<String, u64>,
@@ -90,7 +96,7 @@ pub struct Sources {
 
 impl Sources {
     pub fn report(&self) -> Report {
-        let (settings, backlog, usage) = (&self.settings, self.writer.backlog(), self.cache.usage());
+        let (settings, backlog, usage, damage) = (&self.settings, self.writer.backlog(), self.cache.usage(), self.cache.damage());
         let named = |counts: BTreeMap<&'static str, u64>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         let degraded = self.fs.degraded().or(backlog.degraded);
         Report {
@@ -117,7 +123,9 @@ impl Sources {
             hidden_keys: self.fs.hidden_keys() as u64,
             cache_bytes: usage.bytes,
             cache_limit_bytes: usage.limit_bytes,
-            damaged_blocks: 0,
+            damaged_blocks: damage.refetched,
+            damaged_files: damage.unsent_files,
+            damaged_kept: damage.kept_files,
             requests: named(self.counts.snapshot()),
             request_errors: named(self.counts.errors()),
             uploaded_bytes: self.counts.bytes_up(),
@@ -229,6 +237,8 @@ mod tests {
             cache_bytes: 0,
             cache_limit_bytes: 1,
             damaged_blocks: 0,
+            damaged_files: 0,
+            damaged_kept: 0,
             requests: BTreeMap::new(),
             request_errors: BTreeMap::new(),
             uploaded_bytes: 0,

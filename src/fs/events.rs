@@ -1,6 +1,6 @@
 //! What the writer reports: versions that reached the bucket, removals, conflicts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -11,6 +11,33 @@ use crate::journal::Content;
 use crate::namespace::{Ino, Modified, Namespace, Node, Seen};
 use crate::types::{FileId, Key, ObjectHeaders, Version};
 use crate::writer::Events;
+
+/// The writer's way to the file system, which owns the writer: held any faster, neither could ever be dropped.
+pub(super) struct Listener(pub Weak<Fs>);
+
+impl Events for Listener {
+    fn headers(&self, key: &Key, file: FileId) -> Option<ObjectHeaders> {
+        self.0.upgrade()?.headers(key, file)
+    }
+
+    fn stored(&self, content: &Content, version: &Version, headers: Option<&ObjectHeaders>, last_modified: SystemTime, clean: bool) {
+        if let Some(fs) = self.0.upgrade() {
+            fs.stored(content, version, headers, last_modified, clean);
+        }
+    }
+
+    fn deleted(&self, key: &Key) {
+        if let Some(fs) = self.0.upgrade() {
+            fs.deleted(key);
+        }
+    }
+
+    fn conflict(&self, key: &Key, kept_as: Option<&Key>) {
+        if let Some(fs) = self.0.upgrade() {
+            fs.conflict(key, kept_as);
+        }
+    }
+}
 
 impl Events for Fs {
     fn headers(&self, key: &Key, file: FileId) -> Option<ObjectHeaders> {

@@ -215,6 +215,7 @@ impl Fs {
             self.replace_content(ino, &file)?;
         }
         let done = self.change_waiting(ino, &file, &|file| file.truncate(size)).await;
+        file.seal()?;
         drop(pin);
         let names = self.names.lock();
         if names.get(ino).is_some_and(|inode| inode.opens == 0)
@@ -316,6 +317,8 @@ impl Fs {
             let desired = self.staged(&names, handle.ino, &key, &handle.file)?;
             self.writer.apply(vec![(key.clone(), Some(desired))], &[])?;
         }
+        drop(names);
+        handle.file.seal()?;
         Ok(Some(key))
     }
 

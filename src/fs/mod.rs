@@ -34,15 +34,15 @@ use tokio::time::Instant;
 
 pub use types::*;
 
-use crate::cache::{Cache, LocalFile};
+use crate::cache::Cache;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::journal::{Content, Desired, Journal};
+use crate::journal::Journal;
 use crate::namespace::keys::{self, Reason};
 use crate::namespace::{Namespace, Owner};
 use crate::reader::Reader;
-use crate::store::{Condition, Store};
-use crate::types::{Key, Version};
+use crate::store::Store;
+use crate::types::Key;
 use crate::writer::Writer;
 
 /// Inodes kept in memory without anybody using them; past it the clean ones are forgotten.
@@ -106,44 +106,8 @@ impl Fs {
     /// What to tell the kernel; set once, before the first request. Also starts the writer.
     pub fn start(self: &Arc<Self>, invalidate: Arc<dyn Invalidate>) {
         let _ = self.invalidate.set(invalidate);
-        self.claim_left_overs();
-        let events: Arc<dyn crate::writer::Events> = Arc::clone(self) as _;
-        self.writer.start(events);
-    }
-
-    /// What the last daemon left in the cache directory without a word in the journal: files that programs wrote on in
-    /// after it died are wanted, files whose desired state was settled or withdrawn are not.
-    fn claim_left_overs(&self) {
-        for file in self.cache.changed_behind() {
-            let Some((key, desired)) = file.base().and_then(|base| self.wanted_of_left_over(&file, &base)) else {
-                tracing::info!(file = %file.id(), "written after the last daemon died, to a file that was removed: discarded");
-                self.cache.discard(file.id());
-                continue;
-            };
-            tracing::info!(%key, "written after the last daemon died: goes up");
-            if let Err(error) = self.writer.apply(vec![(key.clone(), Some(desired))], &[]) {
-                tracing::error!(%key, %error, "what was written after the last daemon died can't be kept");
-            }
-        }
-        for file in self.cache.unclaimed() {
-            tracing::info!(file = %file.id(), size = file.size(), "left over from a removed file: discarded");
-            self.cache.discard(file.id());
-        }
-    }
-
-    /// Where a file belongs whose bytes differ from its version: under the name that the version was given last. None:
-    /// it has none any more.
-    fn wanted_of_left_over(&self, file: &LocalFile, base: &Version) -> Option<(Key, Desired)> {
-        let content = Content::Staged(file.id());
-        let moved =
-            self.writer.pending_below(&Key::root()).into_iter().find(|(_, desired)| desired.content == Content::CopyOf(base.clone()));
-        if let Some((key, desired)) = moved {
-            return Some((key, Desired { content, ..desired }));
-        }
-        let headers = self.journal.last_headers(&base.key, &base.etag).map(|(_, headers)| headers);
-        let condition = Condition::IfMatch(base.etag.clone());
-        let desired = Desired { content, headers, condition, was_there: true, since: clock::now() };
-        self.writer.pending(&base.key).is_none().then(|| (base.key.clone(), desired))
+        self.writer.claim_left_overs();
+        self.writer.start(Arc::new(events::Listener(self.me.clone())));
     }
 
     /// Where `user.mediafs.status` on the root gets its JSON.

@@ -56,7 +56,7 @@ pub(super) fn of(error: &Error) -> Errno {
         Error::NoSuchOffset => Errno::ENXIO,
         Error::Timeout => Errno::EIO,
         Error::Loop => Errno::ELOOP,
-        Error::Corrupt(_) => Errno::EIO,
+        Error::Corrupt(_) | Error::Damaged(_) => Errno::EIO,
         Error::Store(error) => of_store(error.kind),
         Error::Disk(_) => Errno::EIO,
         Error::Journal(_) => Errno::EIO,

@@ -8,7 +8,7 @@ use crate::types::FileId;
 use super::rows::encode_spans;
 use super::seal::{Total, seal};
 use super::tables::{ATTEMPT, DESIRED, FILE, META, PRESENT, SYMLINK, UPLOAD};
-use super::{Change, FileRow};
+use super::{Change, FileRow, sums};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -40,11 +40,16 @@ fn apply_one(connection: &Connection, total: &mut Total, change: &Change) -> Res
         }
         Change::RemoveFile(id) => {
             drop_spans(connection, total, *id)?;
+            sums::forget(connection, total, *id)?;
             FILE.drop_rows(connection, total, &(id.0 as i64))
         }
         Change::AddPresent(id, span, size) => {
             PRESENT.put(connection, total, &[id.0, span.start, span.end, *size].map(|number| ValueRef::Integer(number as i64)))
         }
+        Change::PutSums(id, region, encoded) => sums::put(connection, total, *id, *region, encoded),
+        Change::DropSums(id, region) => sums::put(connection, total, *id, *region, &[]),
+        Change::Seal(id, seal) => sums::seal(connection, total, *id, *seal),
+        Change::BreakSeal(id) => sums::break_seal(connection, total, *id),
         Change::Used(id, used) => {
             // No seal covers it.
             connection.prepare_cached("UPDATE file SET used = ?2 WHERE id = ?1")?.execute([id.0 as i64, *used as i64]).map(|_| ())

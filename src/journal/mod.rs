@@ -4,6 +4,7 @@
 //! - `tables`, `seal`: rows with checksums, and their sum. `rows`, `changes`: from and to Rust.
 //! - `verify`, `tail`: is it whole, and does it reach as far as it did? Asked at each start.
 //! - `salvage`: reads a journal without touching it, and what is left of a damaged one.
+//! - `sums`: checksums of data files, and which of those are at rest.
 //! - `learned`: headers of object versions, in a file of its own that may be lost.
 //! - `session`: did the last session, or the machine, end in good order?
 //! - `lock`: one daemon to one cache directory.
@@ -27,6 +28,7 @@ mod rows;
 mod salvage;
 mod seal;
 mod session;
+mod sums;
 mod tables;
 mod tail;
 #[cfg(test)]
@@ -98,6 +100,15 @@ pub struct FileRow {
     pub used: u64,
 }
 
+/// What a data file's checksums are worth; without one, bytes without a sum are taken as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// All that was present in so many bytes had a sum, or was zeros, and has not changed since.
+    pub size: u64,
+    /// Nothing was added behind them either, and nobody may have written to the file without the journal's knowledge.
+    pub whole: bool,
+}
+
 /// One row to change; a slice of them is one transaction.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -114,6 +125,12 @@ pub enum Change {
     RemoveFile(FileId),
     /// Parts of an incomplete file became present, and its size.
     AddPresent(FileId, Span, u64),
+    /// The checksums of one region of a data file, encoded by the cache; replaces those that were there.
+    PutSums(FileId, u64, Vec<u8>),
+    /// The bytes of that region are about to change.
+    DropSums(FileId, u64),
+    Seal(FileId, Seal),
+    BreakSeal(FileId),
     /// The file's place in the order of use; nothing where it has no row.
     Used(FileId, u64),
     BeginUpload(Key, UploadId),
@@ -222,6 +239,16 @@ impl Journal {
     /// Every data file as its row was put last: what is certain after a crash of the machine.
     pub fn files_as_synced(&self) -> Result<Vec<FileRow>> {
         self.read(|connection| rows::files(connection, false))
+    }
+
+    /// Of every data file that has one.
+    pub fn seals(&self) -> Result<Vec<(FileId, Seal)>> {
+        self.read(sums::seals)
+    }
+
+    /// The checksums of one data file by region, as they were put.
+    pub fn sums(&self, id: FileId) -> Result<Vec<(u64, Vec<u8>)>> {
+        self.read(|connection| sums::of_file(connection, id))
     }
 
     pub fn uploads(&self) -> Result<Vec<(Key, UploadId)>> {

@@ -45,7 +45,7 @@ pub fn files(connection: &Connection, added: bool) -> Result<Vec<FileRow>> {
     Ok(files)
 }
 
-fn all<T>(connection: &Connection, table: &Table, decode: impl Fn(&[Value]) -> Option<T>) -> Result<Vec<T>> {
+pub fn all<T>(connection: &Connection, table: &Table, decode: impl Fn(&[Value]) -> Option<T>) -> Result<Vec<T>> {
     let mut found = Vec::new();
     table.scan(connection, |values, _| {
         found.push(decode(&values).ok_or_else(|| damage(format!("a row of the table {} makes no sense", table.name)))?);
@@ -136,7 +136,7 @@ fn text(value: &Value) -> Option<&str> {
     if let Value::Text(text) = value { Some(text) } else { None }
 }
 
-fn bytes(value: &Value) -> Option<u64> {
+pub fn bytes(value: &Value) -> Option<u64> {
     if let Value::Integer(number) = value { u64::try_from(*number).ok() } else { None }
 }
 

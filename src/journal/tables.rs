@@ -95,7 +95,28 @@ pub const SYMLINK: Table = Table {
     all: "SELECT * FROM symlink ORDER BY key",
 };
 
-pub const TABLES: [&Table; 7] = [&META, &DESIRED, &FILE, &PRESENT, &UPLOAD, &ATTEMPT, &SYMLINK];
+pub const CHECKSUM: Table = Table {
+    name: "checksum",
+    columns: &["file_id", "region", "sums"],
+    by_row_number: false,
+    find: "SELECT seal FROM checksum WHERE file_id = ?1 AND region = ?2",
+    put: "INSERT OR REPLACE INTO checksum (file_id, region, sums, seal) VALUES (?1, ?2, ?3, ?4)",
+    // All regions of a file go at once.
+    drop: "DELETE FROM checksum WHERE file_id = ?1 RETURNING seal",
+    all: "SELECT * FROM checksum ORDER BY file_id, region",
+};
+
+pub const AT_REST: Table = Table {
+    name: "at_rest",
+    columns: &["file_id", "size", "whole"],
+    by_row_number: false,
+    find: "SELECT seal FROM at_rest WHERE file_id = ?1",
+    put: "INSERT OR REPLACE INTO at_rest (file_id, size, whole, seal) VALUES (?1, ?2, ?3, ?4)",
+    drop: "DELETE FROM at_rest WHERE file_id = ?1 RETURNING seal",
+    all: "SELECT * FROM at_rest ORDER BY file_id",
+};
+
+pub const TABLES: [&Table; 9] = [&META, &DESIRED, &FILE, &PRESENT, &UPLOAD, &ATTEMPT, &SYMLINK, &CHECKSUM, &AT_REST];
 
 impl Table {
     /// How many of the first columns are the primary key: as many as `find` asks for.
@@ -135,7 +156,7 @@ impl Table {
     /// Each row's values without the seal, and the seal, in order. A row that doesn't verify is the error.
     pub fn scan(&self, connection: &Connection, mut each: impl FnMut(Vec<Value>, i64) -> Result<()>) -> Result<()> {
         let mut statement = connection.prepare(self.all)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (values, seal) = verified(self.name, &columns, row)?;
@@ -147,15 +168,23 @@ impl Table {
     /// The rows as they are, from a time before there were seals.
     pub fn scan_unsealed(&self, connection: &Connection) -> Result<Vec<Vec<Value>>> {
         let mut statement = connection.prepare(self.all)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let rows = statement.query_map([], |row| Ok(values(&columns, row)?.0))?;
+        rows.collect()
+    }
+
+    /// The rows that `query` (`SELECT * FROM … WHERE …`) finds.
+    pub fn some(&self, connection: &Connection, query: &str, key: &dyn ToSql) -> Result<Vec<Vec<Value>>> {
+        let mut statement = connection.prepare_cached(query)?;
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let rows = statement.query_map([key], |row| verified(self.name, &columns, row).map(|(values, _)| values))?;
         rows.collect()
     }
 
     /// The row that `query` (`SELECT * FROM … WHERE …`) finds.
     pub fn one(&self, connection: &Connection, query: &str, key: &dyn ToSql) -> Result<Option<Vec<Value>>> {
         let mut statement = connection.prepare_cached(query)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         statement.query_row([key], |row| verified(self.name, &columns, row).map(|(values, _)| values)).optional()
     }
 }

@@ -4,6 +4,10 @@ use std::io;
 
 use crate::error::Error;
 use crate::store::StoreError;
+use crate::types::Span;
+
+/// What the system says of a disk that fails.
+const EIO: i32 = 5;
 
 #[derive(Clone, Debug)]
 pub enum Failure {
@@ -16,6 +20,8 @@ pub enum Failure {
     /// Nothing came for the whole deadline.
     Timeout,
     Store(StoreError),
+    /// What has been kept of the file is damaged, and the bucket doesn't have it.
+    Damaged(Span),
     /// The data file could not be written: the system's error number, or the text of another error.
     Disk(Option<i32>, String),
     /// The task ended without a result: the daemon is stopping.
@@ -26,7 +32,10 @@ impl Failure {
     pub fn of_disk(error: Error) -> Self {
         match error {
             Error::NoSpace => Self::Full,
+            // A disk that can't take the bytes is no reason not to have them.
+            Error::Disk(error) if error.raw_os_error() == Some(EIO) => Self::Full,
             Error::Disk(error) => Self::Disk(error.raw_os_error(), error.to_string()),
+            Error::Damaged(span) => Self::Damaged(span),
             other => Self::Disk(None, other.to_string()),
         }
     }
@@ -39,6 +48,7 @@ impl From<Failure> for Error {
             Failure::Full => Self::NoSpace,
             Failure::Timeout => Self::Timeout,
             Failure::Store(error) => Self::Store(error),
+            Failure::Damaged(span) => Self::Damaged(span),
             Failure::Disk(Some(number), _) => Self::Disk(io::Error::from_raw_os_error(number)),
             Failure::Disk(None, text) => Self::Disk(io::Error::other(text)),
             Failure::Ended => Self::Disk(io::Error::other("the fetch was ended")),

@@ -182,13 +182,11 @@ pub fn inventory(salvage: &Salvage, on_disk: &BTreeMap<FileId, OnDisk>, director
     let wanted: HashSet<FileId> = salvage.desired.iter().filter_map(|(_, desired)| staged(desired)).collect();
     let mut waiting: Vec<Waiting> = salvage.desired.iter().map(|(key, desired)| one(key, desired, &rows, on_disk)).collect();
     if salvage.is_trusted() {
-        let keys: HashSet<&Key> = salvage.desired.iter().map(|(key, _)| key).collect();
-        waiting.extend(salvage.files.iter().filter(|row| !wanted.contains(&row.id)).filter_map(|row| {
-            let base = row.base.as_ref().filter(|base| !keys.contains(&base.key))?;
-            let found = on_disk.get(&row.id).filter(|found| is_changed(row, found))?;
-            let (key, action) = (base.key.clone(), Action::Upload(row.id));
-            Some(Waiting { key, action, state: State::Waiting, bytes: found.size, since: None, headers: None })
-        }));
+        for row in salvage.files.iter().filter(|row| !wanted.contains(&row.id)) {
+            if let (Some(base), Some(found)) = (&row.base, on_disk.get(&row.id).filter(|found| is_changed(row, found))) {
+                written_later(&mut waiting, row.id, base, found.size);
+            }
+        }
     }
     waiting.sort_by(|a, b| a.key.cmp(&b.key));
     let unnamed = if salvage.is_incomplete { unnamed(&waiting, &rows, on_disk, directory) } else { Vec::new() };
@@ -203,6 +201,16 @@ fn staged(desired: &Desired) -> Option<FileId> {
 /// Clean when the last session ended, and written to since.
 fn is_changed(row: &FileRow, found: &OnDisk) -> bool {
     !row.dirty && row.complete && (found.size, found.mtime_ns) != (row.size, row.mtime_ns)
+}
+
+/// Written after the daemon died: it belongs under the name that the version was given last, as the next mount sees it.
+fn written_later(waiting: &mut Vec<Waiting>, id: FileId, base: &Version, bytes: u64) {
+    if let Some(moved) = waiting.iter_mut().find(|waiting| waiting.action == Action::Copy(base.clone())) {
+        (moved.action, moved.bytes) = (Action::Upload(id), bytes);
+    } else if waiting.iter().all(|waiting| waiting.key != base.key) {
+        let (key, action) = (base.key.clone(), Action::Upload(id));
+        waiting.push(Waiting { key, action, state: State::Waiting, bytes, since: None, headers: None });
+    }
 }
 
 fn one(key: &Key, desired: &Desired, rows: &HashMap<FileId, &FileRow>, on_disk: &BTreeMap<FileId, OnDisk>) -> Waiting {

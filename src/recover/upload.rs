@@ -11,11 +11,9 @@ use tracing::{info, warn};
 use super::inventory::look;
 use super::repair::repair;
 use crate::cache::{Cache, Limits};
-use crate::clock;
 use crate::daemon::{DaemonError, Settings, answering_bucket, writer_config};
 use crate::error::Error;
-use crate::journal::{Content, Desired, Journal};
-use crate::store::Condition;
+use crate::journal::{Content, Journal};
 use crate::types::{FileId, Key, ObjectHeaders, Version};
 use crate::writer::{Backlog, Events, Writer};
 
@@ -51,7 +49,7 @@ impl Uploading {
         let writer = writer.map_err(DaemonError::Start)?;
         journal.believe().map_err(DaemonError::Start)?;
         let uploading = Uploading { journal, cache, writer, patience: settings.timeout, damaged };
-        uploading.claim_changed_behind().map_err(DaemonError::Start)?;
+        uploading.writer.claim_left_overs();
         uploading.writer.start(Arc::new(Told));
         Ok(uploading)
     }
@@ -86,18 +84,6 @@ impl Uploading {
         writer.stop();
         let ended = spawn_blocking(move || cache.sync().and_then(|()| journal.end_session())).await;
         ended.map_err(std::io::Error::other)?.map_err(DaemonError::Start)
-    }
-
-    /// What programs wrote into clean files after the daemon had died.
-    fn claim_changed_behind(&self) -> Result<(), Error> {
-        for file in self.cache.changed_behind() {
-            let Some(base) = file.base().filter(|base| self.writer.pending(&base.key).is_none()) else { continue };
-            let headers = self.journal.last_headers(&base.key, &base.etag).map(|(_, headers)| headers);
-            let condition = Condition::IfMatch(base.etag.clone());
-            let desired = Desired { content: Content::Staged(file.id()), headers, condition, was_there: true, since: clock::now() };
-            self.writer.apply(vec![(base.key, Some(desired))], &[])?;
-        }
-        Ok(())
     }
 }
 

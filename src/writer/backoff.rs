@@ -110,6 +110,7 @@ pub fn copy(error: &Error) -> Error {
         Error::Timeout => Error::Timeout,
         Error::Loop => Error::Loop,
         Error::Corrupt(text) => Error::Corrupt(text.clone()),
+        Error::Damaged(span) => Error::Damaged(span.clone()),
         Error::Store(error) => Error::Store(error.clone()),
         Error::Disk(error) => Error::Disk(match error.raw_os_error() {
             Some(code) => std::io::Error::from_raw_os_error(code),

@@ -179,6 +179,7 @@ pub fn deleted(shared: &Shared, jobs: &[Job]) {
             name_is_new(shared, &mut queue, &job.key);
         }
     }
+    jobs.iter().for_each(|job| shared.cache.forget_key(&job.key));
     clear(shared, jobs, |_| Ok(()));
     if let Some(events) = shared.events.get() {
         for job in jobs {

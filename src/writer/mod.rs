@@ -5,7 +5,7 @@
 //! - `queue`: the waiting keys in memory; `apply`: how new desired states get there and into the journal.
 //! - `pick`: one pass over the queue; `reconcile`: the loop around it; `flight`: one operation from start to record.
 //! - `upload`, `multipart`, `parts`, `inline`, `source`: data to the bucket. `copy`, `delete`, `directory`, `cycle`: the rest.
-//! - `finish`, `conflict`: what became of it. `salvage`: what a crash of the machine left to want. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
+//! - `left_overs`: what a killed daemon left. `finish`, `conflict`: what became of it. `salvage`: what a crash of the machine left to want. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
 //!
 //! Invariants:
 //! - The journal knows before anybody else does: a desired state is written before `apply` returns, cleared after the
@@ -29,6 +29,7 @@ mod flight;
 mod gathering;
 mod grid;
 mod inline;
+mod left_overs;
 mod multipart;
 mod order;
 mod orphans;
@@ -190,7 +191,7 @@ impl Writer {
     /// The same with other sizes of parts and buffers; for tests.
     #[doc(hidden)]
     pub fn open_tuned(store: Store, journal: Arc<Journal>, cache: Arc<Cache>, config: WriterConfig, tuning: Tuning) -> Result<Arc<Writer>> {
-        let mut queue = Queue::new(config.r2, tuning.single_bytes);
+        let mut queue = Queue::new(config.r2);
         queue.aborts = journal.uploads()?;
         for (key, etag) in journal.attempts()? {
             queue.remember_own(&key, etag);

@@ -2,22 +2,35 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Shared;
 use super::flight::Job;
 use super::grid::{PartPlan, PartSource};
 use super::source::{blocking, is_gone};
+use super::{Shared, orphans};
 use crate::error::{Error, Result};
 use crate::journal::Change;
 use crate::store::{ErrorKind, Part, UploadId};
 use crate::types::{ObjectHeaders, Span, Version};
 
-/// Begins an upload. Its id is in the journal before this returns, and on the disk: parts that nobody remembers after a
-/// power cut would be paid for until somebody looks. One fsync is nothing beside an upload of this size.
+/// Begins an upload. Its id is in the journal before this returns; before the store is asked, that it is about to be, and
+/// that on the disk: parts that nobody remembers after a power cut would be paid for until somebody looks. One fsync is
+/// nothing beside an upload of this size.
 pub async fn begin(shared: &Shared, job: &Job, headers: &ObjectHeaders) -> Result<UploadId> {
-    let id = shared.store.create_upload(&job.key, headers).await?;
-    let journalled = shared.journal.apply(&[Change::BeginUpload(job.key.clone(), id.clone())]);
+    let intent = orphans::intent(&job.key, job.number);
+    let journalled = shared.journal.apply(&[Change::BeginUpload(job.key.clone(), intent.clone())]);
     let journal = shared.journal.clone();
-    if let Err(error) = blocking(move || journalled.and_then(|()| journal.sync())).await {
+    blocking(move || journalled.and_then(|()| journal.sync())).await?;
+    let id = match shared.store.create_upload(&job.key, headers).await {
+        Ok(id) => id,
+        Err(error) if error.outcome_unknown => {
+            give_up(shared, job, intent);
+            return Err(error.into());
+        }
+        Err(error) => {
+            shared.journal.apply(&[Change::EndUpload(intent)])?;
+            return Err(error.into());
+        }
+    };
+    if let Err(error) = shared.journal.apply(&[Change::EndUpload(intent), Change::BeginUpload(job.key.clone(), id.clone())]) {
         give_up(shared, job, id);
         return Err(error);
     }

@@ -6,6 +6,7 @@ mod failures;
 mod ordering;
 mod parts;
 mod random;
+mod salvage;
 mod settling;
 
 use std::path::Path;

@@ -2,10 +2,10 @@
 
 use mediafs::error::Error;
 use mediafs::fs::RenameFlags;
-use mediafs::store::Operation;
 use mediafs::store::fault::{Fault, Rule};
+use mediafs::store::{ErrorKind, Operation};
 
-use crate::world::{Bucket, World, requests};
+use crate::world::{Bucket, Options, World, requests};
 
 const EXCHANGE: RenameFlags = RenameFlags { no_replace: false, exchange: true };
 const NO_REPLACE: RenameFlags = RenameFlags { no_replace: true, exchange: false };
@@ -165,6 +165,53 @@ async fn directories_are_refused_where_posix_refuses_them() {
     assert!(matches!(mount.rename("d", "full").await, Err(Error::NotEmpty)));
     mount.rename("full", "d/empty").await.unwrap();
     assert_eq!(mount.read("d/empty/f").await.unwrap(), b"x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_shows_where_a_directory_is_still_being_removed() {
+    let bucket = Bucket::new();
+    bucket.put("a/", b"").await;
+    bucket.put("a/x", b"x").await;
+    let mount = bucket.mount();
+    mount.rename("a", "c").await.unwrap();
+    mount.settle().await;
+    mount.save("a", b"file").await.unwrap();
+    mount.settle().await;
+    // As a mount finds it that was killed between the file's upload and the removals.
+    bucket.put("a/x", b"x").await;
+    bucket.faults.add(Rule::on(Operation::DeleteObject).fault(Fault::Error(ErrorKind::Unavailable)));
+    let next = bucket.mount();
+    next.unlink("a/x").await.unwrap();
+    next.rmdir("a").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    assert_eq!(next.names("").await.unwrap(), ["a", "c"]);
+    assert_eq!(next.read("a").await.unwrap(), b"file");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_after_the_daemon_died_follows_the_rename() {
+    let bucket = Bucket::new();
+    bucket.put("a", b"bytes").await;
+    let mount = bucket.mount();
+    let data = |mount: &World| {
+        let shards = std::fs::read_dir(mount.folder.path().join("data")).unwrap().map(|shard| shard.unwrap().path());
+        let mut files = shards.flat_map(|shard| std::fs::read_dir(shard).unwrap().map(|file| file.unwrap().path()));
+        files.next().unwrap()
+    };
+    assert_eq!(mount.read("a").await.unwrap(), b"bytes");
+    mount.save("a", b"BYTES").await.unwrap();
+    mount.settle().await;
+    bucket.faults.add(Rule::on(Operation::CopyObject).fault(Fault::Error(ErrorKind::Unavailable)));
+    mount.rename("a", "b").await.unwrap();
+    mount.writer.stop();
+    std::fs::write(data(&mount), b"written on").unwrap();
+    let folder = std::sync::Arc::clone(&mount.folder);
+    drop(mount);
+    bucket.faults.clear();
+    let next = bucket.mount_in(folder, Options::default());
+    assert_eq!(next.read("b").await.unwrap(), b"written on");
+    next.settle().await;
+    assert_eq!((bucket.keys(), bucket.get("b")), (vec!["b".to_owned()], Some(b"written on".to_vec())));
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,6 +51,7 @@ pub struct Options {
     pub host: &'static str,
     pub cache_bytes: u64,
     pub folds_names: bool,
+    pub timeout: Duration,
 }
 
 impl Default for Options {
@@ -62,6 +63,7 @@ impl Default for Options {
             host: "here",
             cache_bytes: 1 << 30,
             folds_names: false,
+            timeout: Duration::from_secs(60),
         }
     }
 }
@@ -105,7 +107,7 @@ impl Bucket {
             umask: 0o022,
             posix_metadata: true,
             unsafe_symlinks: false,
-            timeout: Duration::from_secs(60),
+            timeout: options.timeout,
             public_url_base: None,
         };
         let fs = Fs::new(store, journal, cache, reader, Arc::clone(&writer), config).unwrap();

@@ -64,9 +64,10 @@ fn a_half_fetched_file_goes_on_where_the_last_sync_left_it() {
 }
 
 #[test]
-fn a_clean_file_that_was_written_to_is_unsent_data() {
+fn a_clean_file_that_was_open_and_written_to_is_unsent_data() {
     let mut world = World::new();
     let file = world.clean("a", b"hello");
+    file.add_writer();
     world.cache().sync().unwrap();
     let id = file.id();
     drop(file);
@@ -200,8 +201,8 @@ fn what_was_cut_while_it_was_synced_is_not_durable() {
     file.mark_dirty();
     file.write_at(50, &[1; 50]).unwrap();
     let written = {
-        let state = file.state.lock();
-        crate::cache::sync::Written { present: state.present.clone(), cuts: state.cuts }
+        let mut state = file.state.lock();
+        file.written(&mut state, false).unwrap()
     };
     file.truncate(60).unwrap();
     file.write_at(60, &[2; 40]).unwrap();
@@ -303,4 +304,45 @@ fn a_lower_limit_evicts_at_the_start() {
     let usage = world.cache().usage();
     assert_eq!((usage.bytes, usage.dirty_bytes, usage.files), (70, 40, 2));
     assert!(world.cache().find_version(&version("c", 30)).is_some() && world.cache().get(dirty).is_some());
+}
+
+/// Remembers which directories were synced.
+#[derive(Default)]
+struct Names(std::cell::RefCell<Vec<std::path::PathBuf>>);
+
+impl crate::simulation::World for Names {
+    fn saw(&self, event: crate::simulation::Event) {
+        if let crate::simulation::Event::NamesSynced(directory) = event {
+            self.0.borrow_mut().push(directory);
+        }
+    }
+
+    fn now(&self) -> std::time::SystemTime {
+        std::time::UNIX_EPOCH
+    }
+
+    fn boot(&self) -> String {
+        "one".into()
+    }
+
+    fn chance(&self) -> f64 {
+        0.5
+    }
+}
+
+#[test]
+fn the_names_that_a_killed_daemon_left_unsynced_are_synced_by_the_next() {
+    let mut world = World::new();
+    let (dirty, clean) = (world.dirty(b"unsent").id(), world.clean("a", b"hello").id());
+    world.cache().find_version(&version("a", 5)).unwrap();
+    world.cache().sync().unwrap();
+    let names = std::rc::Rc::new(Names::default());
+    let _installed = crate::simulation::install(names.clone());
+    world.kill(true);
+    world.cache().get(clean).unwrap().mark_dirty();
+    world.cache().sync().unwrap();
+    for id in [dirty, clean] {
+        let shard = world.directory.path().join(format!("data/{:02x}", id.0 & 0xff));
+        assert!(names.0.borrow().contains(&shard), "{id}");
+    }
 }

@@ -1,5 +1,7 @@
 //! One file against a vector of bytes, through random steps, kills of the daemon and crashes of the machine.
 //!
+//! In the end a byte is flipped on the disk, and is either found or was under no sum, which at rest none is.
+//!
 //! The vector is what a program would read. At every step: what is present equals it, what is absent is in the base,
 //! and what differs from the base is called changed.
 
@@ -18,6 +20,7 @@ enum Step {
     BeginUpload,
     EndUpload,
     Sync,
+    Seal,
     Kill,
     Crash,
     Unpin,
@@ -33,14 +36,15 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::BeginUpload),
         2 => Just(Step::EndUpload),
         2 => Just(Step::Sync),
+        2 => Just(Step::Seal),
         1 => Just(Step::Kill),
         1 => Just(Step::Crash),
         1 => Just(Step::Unpin),
     ]
 }
 
-/// Of the base at first, in bytes. Not a multiple of a block.
-const SIZE: u64 = 9000;
+/// Of the base at first, in bytes. Not a multiple of a block, neither of the disk nor of the sums.
+const SIZE: u64 = 37_000;
 
 struct Model {
     world: World,
@@ -98,6 +102,7 @@ impl Model {
                 self.world.cache().sync().unwrap();
                 self.world.journal().sync().unwrap();
             }
+            Step::Seal => self.file.seal().unwrap(),
             Step::Kill => self.restart(true),
             // Nothing really gets lost here, so even a crash of the machine has to show what a sync made sure of.
             Step::Crash => {
@@ -175,6 +180,45 @@ impl Model {
         assert!(usage.bytes <= size - missing.bytes(), "holes cost nothing, the rest once");
         assert_eq!(usage.dirty_bytes, if self.dirty { usage.bytes } else { 0 });
     }
+
+    /// A byte changes behind the daemon's back, while it runs or between two runs.
+    fn rot(&mut self, at: u64, down: bool) {
+        if self.content.is_empty() {
+            return;
+        }
+        let at = at % self.content.len() as u64;
+        if !self.file.missing(at..at + 1).is_empty() {
+            return;
+        }
+        let protected = {
+            let mut state = self.file.state.lock();
+            let below = state.zeros_below();
+            let pieces = self.file.sums(&mut state).unwrap().touching(&(at..at + 1));
+            // After a kill fetched bytes may be absent again that share a sum with changed ones.
+            pieces.first().map_or(at < below, |piece| state.has(&piece.span))
+        };
+        let at_rest = self.file.state.lock().is_sealed();
+        assert!(protected || !at_rest, "{at} is at rest and under no sum");
+        let id = self.file.id();
+        if down && at_rest {
+            self.upload = None;
+            (self.pin, self.file) = (None, self.world.cache().create().unwrap());
+            self.world.stop();
+        }
+        super::rot::flip(&self.world, id, at, false);
+        if down && at_rest {
+            self.world.start(true).unwrap();
+            let Some(file) = self.world.cache().get(id) else { return };
+            self.file = file;
+            assert!(self.world.cache().changed_behind().is_empty());
+        }
+        let found = self.file.read_at(at, &mut [0]);
+        match found {
+            Ok(Some(_)) => assert!(!protected, "{at} was flipped and is read"),
+            Ok(None) => assert_eq!(self.base.get(at as usize), self.content.get(at as usize), "{at} is not in the base"),
+            Err(error) => assert!(self.dirty && matches!(error, crate::error::Error::Damaged(_)), "{error}"),
+        }
+    }
 }
 
 fn named(number: u64, size: u64) -> Version {
@@ -182,13 +226,17 @@ fn named(number: u64, size: u64) -> Version {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
-    fn a_file_is_a_vector_of_bytes(steps in prop::collection::vec(step(), 1..40)) {
+    fn a_file_is_a_vector_of_bytes(steps in prop::collection::vec(step(), 1..40), at in any::<u64>(), down in any::<bool>(), rest in any::<bool>()) {
         let mut model = Model::new();
         for step in &steps {
             model.run(step);
             model.check();
         }
+        if rest {
+            model.run(&Step::Sync);
+        }
+        model.rot(at, down);
     }
 }

@@ -57,7 +57,9 @@ pub fn command() -> Command {
 }
 
 fn bucket_options(command: Command) -> Command {
+    let quieter = |option: Arg| option.help("error, warn, info, debug or trace [default: warn]");
     let options = OPTIONS.iter().filter(|option| BUCKET_OPTIONS.contains(&option.name)).map(argument);
+    let options = options.map(|option| if option.get_id() == "log-level" { quieter(option) } else { option });
     let config = Arg::new("config").long("config").value_name("FILE").value_parser(clap::value_parser!(PathBuf));
     command.args(options).arg(config.help("A TOML file with options of the mount"))
 }
@@ -80,6 +82,8 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
         Some(("repair", _)) => {
             drop(lock);
             let _lock = DirectoryLock::acquire(directory).map_err(failed)?;
+            // Between the two locks a daemon may have been here.
+            let (inventory, salvage) = look(directory).map_err(failed)?;
             run_repair(directory, &inventory, salvage)
         }
         _ => Err(Failure::Usage("say what to do with it: list, export, upload or repair; see --help".to_owned())),

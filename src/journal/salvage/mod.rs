@@ -43,7 +43,8 @@ pub struct Salvage {
     pub damage: Vec<String>,
     /// Rows are missing, or some may be older than they should be.
     pub is_incomplete: bool,
-    commits: u64,
+    /// As many as the journal says it had.
+    pub commits: u64,
 }
 
 impl Salvage {

@@ -45,6 +45,23 @@ async fn a_process_killed_in_a_multipart_upload_leaves_no_orphan() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_killed_before_it_heard_of_its_upload_leaves_no_orphan() {
+    let world = World::new();
+    let of = |key: &str| (Key::from(key), ObjectHeaders::default());
+    for (key, headers) in [of("big"), of("another host's")] {
+        world.memory.create_upload(&key, &headers).await.unwrap();
+    }
+    let intended = Change::BeginUpload("big".into(), super::super::orphans::intent(&"big".into(), 7));
+    world.writer.shared.journal.apply(&[intended]).unwrap();
+    let next = world.after_crash();
+    next.start();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let left: Vec<Key> = next.memory.list_uploads().await.unwrap().into_iter().map(|upload| upload.key).collect();
+    assert_eq!(left, ["another host's".into()]);
+    assert!(next.writer.shared.journal.uploads().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn killed_after_complete_and_before_it_was_recorded_it_is_no_conflict() {
     let world = World::new();
     let content = bytes(100 * KIB, 4);

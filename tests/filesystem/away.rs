@@ -1,0 +1,131 @@
+//! The bucket is away: what is known goes on at once, and the end of it is noticed without anybody asking.
+
+use std::time::Duration;
+
+use mediafs::error::Error;
+use mediafs::store::ErrorKind;
+use mediafs::store::fault::{Fault, Rule};
+use mediafs::types::Key;
+use tokio::time::{Instant, sleep};
+
+use crate::world::{Bucket, Options, World, requests};
+
+/// A name that is known, a TTL that is over, and a bucket that does this to every request.
+async fn known_then(fault: Fault) -> (Bucket, World) {
+    let bucket = Bucket::new();
+    for number in 0..3 {
+        bucket.put(&format!("d/f{number}"), b"known").await;
+    }
+    let mount = bucket.mount();
+    for number in 0..3 {
+        assert_eq!(mount.read(&format!("d/f{number}")).await.unwrap(), b"known");
+    }
+    assert_eq!(mount.names("d").await.unwrap().len(), 3);
+    sleep(Duration::from_secs(11)).await;
+    bucket.faults.add(Rule::any().fault(fault));
+    (bucket, mount)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_costs_one_wait_and_then_none() {
+    let (bucket, mount) = known_then(Fault::Hang).await;
+    let begun = Instant::now();
+    assert!(mount.exists("d/f0").await);
+    assert!(begun.elapsed() <= Duration::from_secs(11), "{:?} for the path's two names", begun.elapsed());
+    let (why, begun) = (mount.fs.degraded(), Instant::now());
+    assert!(why.is_some());
+    for number in 0..3 {
+        assert_eq!(mount.read(&format!("d/f{number}")).await.unwrap(), b"known");
+        assert_eq!(mount.names("d").await.unwrap().len(), 3);
+    }
+    // More new names than a directory is asked for one by one.
+    for number in 0..20 {
+        mount.save(&format!("d/new{number}"), b"new").await.unwrap();
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(mount.fs.degraded(), why, "since when and why stay");
+    bucket.faults.clear();
+    sleep(Duration::from_secs(8)).await;
+    assert_eq!(mount.fs.degraded(), None, "nobody asked for anything");
+    mount.settle().await;
+    assert_eq!(bucket.keys().len(), 23);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_an_answer() {
+    let (bucket, mount) = known_then(Fault::Error(ErrorKind::Unreachable)).await;
+    assert!(mount.exists("d/f0").await);
+    assert!(mount.fs.degraded().is_some());
+    bucket.faults.clear();
+    bucket.faults.add(Rule::any().fault(Fault::Error(ErrorKind::Denied)));
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(mount.fs.degraded(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_short_timeout_known_names_are_answered_before_it() {
+    let bucket = Bucket::new();
+    bucket.put("f", b"known").await;
+    let mount = bucket.mount_with(Options { timeout: Duration::from_secs(2), ..Options::default() });
+    assert_eq!(mount.read("f").await.unwrap(), b"known");
+    assert_eq!(mount.names("").await.unwrap(), ["f"]);
+    sleep(Duration::from_secs(11)).await;
+    bucket.faults.add(Rule::any().fault(Fault::Hang));
+    let begun = Instant::now();
+    assert!(mount.exists("f").await);
+    assert_eq!(mount.names("").await.unwrap(), ["f"]);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_renamed_unsent_is_there_after_a_restart_without_the_bucket() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.save("f", b"cached").await.unwrap();
+    mount.settle().await;
+    assert_eq!(mount.read("f").await.unwrap(), b"cached");
+    assert!(!mount.exists("renamed").await);
+    bucket.faults.add(Rule::any().fault(Fault::Error(ErrorKind::Unreachable)));
+    mount.rename("f", "renamed").await.unwrap();
+    mount.writer.stop();
+    let folder = mount.folder.clone();
+    drop(mount);
+    let next = bucket.mount_in(folder, Options::default());
+    next.fs.assume_outage(std::time::SystemTime::UNIX_EPOCH, "refused".into());
+    assert_eq!(next.read("renamed").await.unwrap(), b"cached");
+    assert!(matches!(next.stat("never seen").await, Err(Error::Store(_))));
+    bucket.faults.clear();
+    next.settle().await;
+    assert_eq!(bucket.keys(), ["renamed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn free_space_costs_no_request() {
+    let (_bucket, mount) = known_then(Fault::Hang).await;
+    let before = requests(&mount);
+    let begun = Instant::now();
+    assert!(mount.fs.statfs().blocks_free > 0);
+    assert_eq!((requests(&mount), begun.elapsed()), (before, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_with_a_file_that_could_not_be_sent_hears_of_it_once() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    bucket.faults.add(Rule::any().key("f").fault(Fault::Error(ErrorKind::TooLarge)));
+    let append = libc::O_WRONLY | libc::O_APPEND;
+    bucket.faults.clear();
+    assert!(!mount.exists("f").await);
+    mount.save("f", b"1").await.unwrap();
+    bucket.faults.add(Rule::any().key("f").fault(Fault::Error(ErrorKind::TooLarge)));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(mount.writer.state(&Key::from("f")), "failed");
+    assert!(matches!(mount.save_with("f", b"2", append).await, Err(Error::Store(_))), "after a change, too");
+    // The change was tried anew, and nobody was told of that failure yet.
+    sleep(Duration::from_secs(2)).await;
+    bucket.faults.clear();
+    mount.settle().await;
+    mount.save_with("f", b"3", append).await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.get("f").unwrap().len(), 1);
+}
