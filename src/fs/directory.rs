@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::question::Watching;
-use super::{DirEntry, Fs, Kind};
+use super::{DirEntry, Fs, Kind, MARKER};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
@@ -240,7 +240,9 @@ impl Fs {
         }
         let keep = self.wanted_children(&names, ino, &seen_names);
         let vanished = names.absorb_listing(ino, &seen_names, watch.id, begun, |inode| keep.contains(&inode.ino));
-        if let Some(node) = names.directory_mut(ino) {
+        // A listing that was on its way while the marker arrived lacks it.
+        let overtaken = names.is_touched(watch.id, ino, &MARKER.into()) || self.writer.is_landing(key);
+        if !overtaken && let Some(node) = names.directory_mut(ino) {
             node.marker = Some(listing.marker.is_some());
         }
         drop(names);

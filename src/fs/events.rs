@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::Fs;
+use super::{Fs, MARKER};
 use crate::clock;
 use crate::journal::Content;
 use crate::namespace::{Ino, Modified, Namespace, Node, Seen};
@@ -54,6 +54,7 @@ impl Events for Fs {
             return self.adopt_stored(&mut names, version, headers, last_modified);
         };
         self.touch(&mut names, ino);
+        names.touch(ino, &MARKER.into());
         let Some(inode) = names.get_mut(ino) else { return };
         match (&mut inode.node, content) {
             (Node::Directory(node), _) => node.marker = Some(true),
@@ -87,6 +88,7 @@ impl Events for Fs {
     fn deleted(&self, key: &Key) {
         let mut names = self.names.lock();
         if let Some(directory) = names.find(&key.as_directory()).filter(|_| key.is_marker()) {
+            names.touch(directory, &MARKER.into());
             if let Some(node) = names.directory_mut(directory) {
                 node.marker = Some(false);
             }

@@ -66,8 +66,9 @@ impl Fs {
 
     /// The inode under `name`, as the bucket or local state has it at `since` or later (None: at any time).
     pub(super) async fn resolve(&self, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Option<Ino>> {
+        let begun = Instant::now();
         for _ in 0..TURNS {
-            let answer = self.answer(&mut self.names.lock(), parent, name, since)?;
+            let answer = self.answer(&mut self.names.lock(), parent, name, since, begun)?;
             let question = match answer {
                 Answer::Is(found) => return Ok(found),
                 Answer::Ask(question) => question,
@@ -100,7 +101,8 @@ impl Fs {
         }
     }
 
-    fn answer(&self, names: &mut Namespace, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Answer> {
+    /// `begun`: what was asked since then is new enough, however long the bucket took to answer.
+    fn answer(&self, names: &mut Namespace, parent: Ino, name: &Arc<str>, since: Option<Instant>, begun: Instant) -> Result<Answer> {
         let directory_key = self.directory_key(names, parent)?;
         let key = directory_key.child(name);
         if keys::is_blank(&key) {
@@ -120,7 +122,7 @@ impl Fs {
         let node = names.directory(parent).ok_or(Error::NotDirectory)?;
         let child = node.children.get(name).copied();
         // An absence is believed for a shorter time than a presence: a name that was just made elsewhere should show.
-        let recent = |checked: Instant| self.config.exclusive || checked.elapsed() < self.config.negative_ttl;
+        let recent = |checked: Instant| self.config.exclusive || checked >= begun || checked.elapsed() < self.config.negative_ttl;
         let listed = is_fresh(node.listed) && node.listed.is_some_and(recent);
         let unlucky = node.luck < 0;
         let removed = pending.is_some();

@@ -48,6 +48,9 @@ use crate::writer::Writer;
 /// Inodes kept in memory without anybody using them; past it the clean ones are forgotten.
 const IDLE_INODES: usize = 200_000;
 
+/// The name under which a directory's own marker is touched in it.
+const MARKER: &str = "";
+
 /// For the kernel: until told otherwise.
 const FOREVER: std::time::Duration = std::time::Duration::from_secs(86_400);
 

@@ -218,7 +218,9 @@ impl Fs {
             let name: Arc<str> = rest.split('/').next().unwrap_or_default().into();
             let child_key = directory.child(&name);
             let gone = self.writer.pending(&child_key).is_some();
-            if !name.is_empty() && !gone && names.child(ino, &name).is_none() {
+            // Also a name that is known to be missing: what is in the cache is older than that.
+            let known = names.directory(ino).is_some_and(|node| node.children.contains_key(&name));
+            if !name.is_empty() && !gone && !known {
                 self.adopt_cached(&mut names, ino, &name, &child_key);
             }
         }

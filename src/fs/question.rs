@@ -259,7 +259,10 @@ impl Fs {
             }
             (None, _) if target.is_marker() => {
                 self.set_headers(ino, ObjectHeaders::default());
-                self.set_marker(ino, false);
+                let overtaken = parent.is_some_and(|parent| self.names.lock().is_touched(watch.id, parent, name));
+                if !overtaken && !self.writer.is_landing(&target) {
+                    self.set_marker(ino, false);
+                }
             }
             (Some(info), Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Object(info), asked, watch.id),
             (Some(info), _) => self.set_headers(ino, info.headers),

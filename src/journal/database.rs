@@ -112,15 +112,18 @@ pub fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
+/// Of one table: type, name, the table's name, and the statement that made it.
+type Definition = (String, String, String, Option<String>);
+
 /// The tables' definitions, by name.
-pub fn schema(connection: &Connection) -> rusqlite::Result<Vec<(String, String, String, Option<String>)>> {
+pub fn schema(connection: &Connection) -> rusqlite::Result<Vec<Definition>> {
     let mut query = connection.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")?;
     let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     rows.collect()
 }
 
 /// The definitions that the steps to this version make; None where this program doesn't know it.
-pub fn schema_of(version: i64) -> rusqlite::Result<Option<Vec<(String, String, String, Option<String>)>>> {
+pub fn schema_of(version: i64) -> rusqlite::Result<Option<Vec<Definition>>> {
     let Some(steps) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(..version)) else { return Ok(None) };
     let connection = Connection::open_in_memory()?;
     steps.iter().try_for_each(|step| connection.execute_batch(step))?;
@@ -170,7 +173,7 @@ pub fn transaction(connection: &Connection, work: impl FnOnce(&Connection) -> ru
 pub fn explain(path: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::Error as E;
     match &error {
-        // It ends within a page.
+        // The file is shorter than its pages say.
         E::SqliteFailure(cause, _) if cause.extended_code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ => damaged(path, &error.to_string()),
         E::SqliteFailure(cause, _) => match cause.code {
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => damaged(path, &error.to_string()),

@@ -34,10 +34,21 @@ pub fn forget(connection: &Connection, total: &mut Total, id: FileId) -> Result<
 }
 
 pub fn seals(connection: &Connection) -> Result<Vec<(FileId, Seal)>> {
-    all(connection, &AT_REST, |values| match values {
+    all(connection, &AT_REST, decode_seal)
+}
+
+pub fn decode_seal(values: &[Value]) -> Option<(FileId, Seal)> {
+    match values {
         [id, size, Value::Integer(whole)] => Some((FileId(bytes(id)?), Seal { size: bytes(size)?, whole: *whole != 0 })),
         _ => None,
-    })
+    }
+}
+
+pub fn decode_sums(values: &[Value]) -> Option<(FileId, u64, Vec<u8>)> {
+    match values {
+        [id, region, Value::Blob(sums)] => Some((FileId(bytes(id)?), bytes(region)?, sums.clone())),
+        _ => None,
+    }
 }
 
 pub fn of_file(connection: &Connection, id: FileId) -> Result<Vec<(u64, Vec<u8>)>> {

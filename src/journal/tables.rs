@@ -178,7 +178,7 @@ impl Table {
     /// Each row's values without the seal, and the seal, in order. A row that doesn't verify is the error.
     pub fn scan(&self, connection: &Connection, mut each: impl FnMut(Vec<Value>, i64) -> Result<()>) -> Result<()> {
         let mut statement = connection.prepare(self.all)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (values, seal) = verified(self.name, &columns, row)?;
@@ -190,7 +190,7 @@ impl Table {
     /// The rows as they are, from a time before there were seals.
     pub fn scan_unsealed(&self, connection: &Connection) -> Result<Vec<Vec<Value>>> {
         let mut statement = connection.prepare(self.all)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let rows = statement.query_map([], |row| Ok(values(&columns, row)?.0))?;
         rows.collect()
     }
@@ -198,7 +198,7 @@ impl Table {
     /// The rows that `query` (`SELECT * FROM … WHERE …`) finds.
     pub fn some(&self, connection: &Connection, query: &str, key: &dyn ToSql) -> Result<Vec<Vec<Value>>> {
         let mut statement = connection.prepare_cached(query)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let rows = statement.query_map([key], |row| verified(self.name, &columns, row).map(|(values, _)| values))?;
         rows.collect()
     }
@@ -206,7 +206,7 @@ impl Table {
     /// The row that `query` (`SELECT * FROM … WHERE …`) finds.
     pub fn one(&self, connection: &Connection, query: &str, key: &dyn ToSql) -> Result<Option<Vec<Value>>> {
         let mut statement = connection.prepare_cached(query)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         statement.query_row([key], |row| verified(self.name, &columns, row).map(|(values, _)| values)).optional()
     }
 }

@@ -15,6 +15,7 @@ use super::Shared;
 use super::failure::Failure;
 use super::flight::Landing;
 use crate::cache::LocalFile;
+use crate::store::retry::CHECKED_BYTES;
 use crate::store::{ErrorKind, ObjectBody, StoreError};
 use crate::types::{Span, Version};
 
@@ -47,9 +48,9 @@ pub async fn fly(shared: Arc<Shared>, file: Arc<LocalFile>, base: Version, landi
 }
 
 async fn fill(shared: &Shared, file: &LocalFile, base: &Version, landing: &Landing) -> Result<(), Failure> {
-    let flight = &landing.flight;
-    let mut body = open(shared, file, base, &flight.span).await?;
-    let mut offset = flight.span.start;
+    let (flight, span) = (&landing.flight, checkable(base, &landing.flight.span));
+    let mut body = open(shared, file, base, &span).await?;
+    let mut offset = span.start;
     while let Some(chunk) = body.next().await? {
         match file.fill(base, offset, &chunk) {
             Ok(true) => offset += chunk.len() as u64,
@@ -66,12 +67,18 @@ pub async fn collect(shared: Arc<Shared>, file: Arc<LocalFile>, base: Version, s
     let urged = tokio::sync::Notify::new();
     urged.notify_one();
     let _permit = shared.gate.enter(&urged).await.ok_or(Failure::Ended)?;
-    let mut body = open(&shared, &file, &base, &span).await?;
-    let mut bytes = BytesMut::with_capacity((span.end - span.start) as usize);
+    let wide = checkable(&base, &span);
+    let mut body = open(&shared, &file, &base, &wide).await?;
+    let mut bytes = BytesMut::with_capacity((wide.end - wide.start) as usize);
     while let Some(chunk) = body.next().await? {
         bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes.freeze())
+    Ok(bytes.freeze().slice((span.start - wide.start) as usize..(span.end - wide.start) as usize))
+}
+
+/// What to ask for to get `span`: all of a small object, even if some of it is here, since only the whole can be checked.
+fn checkable(base: &Version, span: &Span) -> Span {
+    if base.size <= CHECKED_BYTES { 0..base.size } else { span.clone() }
 }
 
 async fn open(shared: &Shared, file: &LocalFile, base: &Version, span: &Span) -> Result<Body, Failure> {

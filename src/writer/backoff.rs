@@ -10,7 +10,9 @@ use crate::store::{ErrorKind, StoreError};
 const FIRST: Duration = Duration::from_millis(500);
 /// … doubled up to this: an outage of an hour costs sixty requests, and ends at most a minute late.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Rights and credentials are mended by people, who expect the mount to notice by itself.
+/// Rights and credentials are mended by people, who expect the mount to notice by itself. At first soon, since a 403 may
+/// also be R2's "slow down", then seldom.
+const SOON: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(300);
 /// Credentials are replaced while we look, and R2's new tokens take up to a minute: so many tries before it is an error.
 const CREDENTIAL_TRIES: u32 = 6;
@@ -48,10 +50,14 @@ fn next_for(kind: ErrorKind, attempts: u32) -> Next {
         NotFound | PreconditionFailed | InvalidRange | Other if attempts < UNKNOWN_TRIES => Next::Retry,
         Credentials | ClockSkew if attempts < CREDENTIAL_TRIES => Next::Retry,
         NotFound | PreconditionFailed | InvalidRange | Other | Credentials | ClockSkew | Denied | NoSuchBucket | WrongRegion => {
-            Next::FailSlowly(SLOW)
+            Next::FailSlowly(slowly(attempts))
         }
         TooLarge | InvalidName | Unsupported | Archived => Next::Fail,
     }
+}
+
+fn slowly(attempts: u32) -> Duration {
+    SOON.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(SLOW)
 }
 
 /// True where the bucket itself doesn't answer, as opposed to refusing one request.
@@ -127,7 +133,8 @@ mod tests {
         for kind in [ErrorKind::Throttled, ErrorKind::Unreachable, ErrorKind::Timeout, ErrorKind::Corrupt] {
             assert_eq!(next(&store(kind), 1_000_000), Next::Retry, "{kind:?}");
         }
-        assert_eq!(next(&store(ErrorKind::Denied), 1), Next::FailSlowly(SLOW));
+        assert_eq!(next(&store(ErrorKind::Denied), 1), Next::FailSlowly(SOON));
+        assert_eq!(next(&store(ErrorKind::Denied), 100), Next::FailSlowly(SLOW));
         assert_eq!(next(&store(ErrorKind::TooLarge), 1), Next::Fail);
         assert_eq!(next(&Error::Stale, 1), Next::Fail);
         assert_eq!(next(&store(ErrorKind::Credentials), 1), Next::Retry);

@@ -13,7 +13,9 @@ use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
 use crate::types::{ObjectHeaders, Version};
 
-/// Makes `job`'s entry independent of any other key: staged, complete, and uploaded from here.
+/// Makes `job`'s entry independent of any other key: staged, complete, and uploaded from here. On return all of it is on
+/// the disk: as soon as this flight lands, the bucket's copy of the bytes is replaced, and a power cut must not find the
+/// only other one in the page cache.
 pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
     let here = match (&job.desired.content, &job.file) {
         (Content::CopyOf(version), _) => match fetch_version(shared, job, version).await {
@@ -28,7 +30,11 @@ pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
         _ => return Ok(()),
     };
     match here {
-        Some(here) => stage(shared, job, &here),
+        Some(here) => {
+            stage(shared, job, &here)?;
+            let (cache, journal) = (shared.cache.clone(), shared.journal.clone());
+            source::blocking(move || cache.sync().and_then(|()| journal.sync())).await
+        }
         None => {
             finish::gone(shared, job);
             Ok(())

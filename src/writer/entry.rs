@@ -99,14 +99,14 @@ impl Entry {
         }
     }
 
-    /// The key that has to stay as it is until this entry is in the bucket: a copy's source, or the base that a large
-    /// or incomplete file takes bytes from (`single_bytes`: larger ones go up in parts, unchanged ones by copy).
-    pub fn source(&self, key: &Key, single_bytes: u64) -> Option<Key> {
+    /// The key that has to stay as it is until this entry is in the bucket: a copy's source, or a file's base. Of a file
+    /// that is complete here it is what a power cut leaves of it, unless that was seen to (`local_only`).
+    pub fn source(&self, key: &Key) -> Option<Key> {
         let from = match (&self.desired.content, &self.file) {
             (Content::CopyOf(version), _) => Some(version.key.clone()),
             (Content::Staged(_), Some(file)) => {
                 let base = file.base()?;
-                let needed = !file.is_complete() || (base.size > single_bytes && !self.local_only);
+                let needed = !file.is_complete() || !self.local_only;
                 needed.then_some(base.key)
             }
             _ => None,

@@ -197,7 +197,7 @@ impl Writer {
     /// The same with other sizes of parts and buffers; for tests.
     #[doc(hidden)]
     pub fn open_tuned(store: Store, journal: Arc<Journal>, cache: Arc<Cache>, config: WriterConfig, tuning: Tuning) -> Result<Arc<Writer>> {
-        let mut queue = Queue::new(config.r2, tuning.single_bytes);
+        let mut queue = Queue::new(config.r2);
         queue.aborts = journal.uploads()?;
         for (key, etag) in journal.attempts()? {
             queue.remember_own(&key, etag);

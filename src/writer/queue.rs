@@ -86,11 +86,10 @@ pub struct Queue {
     /// Callers of `drain`: everything is urgent.
     pub draining: usize,
     pub conflicts: u64,
-    single_bytes: u64,
 }
 
 impl Queue {
-    pub fn new(r2: bool, single_bytes: u64) -> Self {
+    pub fn new(r2: bool) -> Self {
         Self {
             entries: BTreeMap::new(),
             flights: HashMap::new(),
@@ -116,7 +115,6 @@ impl Queue {
             outage: Outage::default(),
             draining: 0,
             conflicts: 0,
-            single_bytes,
         }
     }
 
@@ -176,7 +174,7 @@ impl Queue {
 
     /// Looks up anew what `key` takes bytes from; after every change of its content.
     pub fn index(&mut self, key: &Key) {
-        let source = self.entries.get(key).and_then(|entry| entry.source(key, self.single_bytes));
+        let source = self.entries.get(key).and_then(|entry| entry.source(key));
         let old = match &source {
             Some(source) => self.reads.insert(key.clone(), source.clone()),
             None => self.reads.remove(key),
@@ -328,7 +326,7 @@ impl Queue {
 
 impl Facts for Queue {
     fn source(&self, key: &Key) -> Option<Key> {
-        self.entries.get(key)?.source(key, self.single_bytes)
+        self.entries.get(key)?.source(key)
     }
 
     fn readers(&self, key: &Key) -> Vec<Key> {

@@ -13,6 +13,7 @@ use super::Shared;
 use crate::cache::LocalFile;
 use crate::error::{Error, Result};
 use crate::simulation;
+use crate::store::retry::CHECKED_BYTES;
 use crate::store::{Body, ErrorKind, StoreError};
 use crate::types::{Span, Version};
 
@@ -63,21 +64,27 @@ fn read_exact(file: &LocalFile, offset: u64, buffer: &mut [u8]) -> Result<bool> 
 
 /// Fetches `hole` into its place in `buffer` (which holds `span`) and offers it to the cache. False: another base by now.
 async fn fetch(shared: &Shared, file: &LocalFile, base: &Version, hole: Span, span: &Span, buffer: &mut [u8]) -> Result<bool> {
-    let answer = shared.store.get(&base.key, Some(hole.clone()), Some(&base.etag)).await;
+    // All of a small object, even if some of it is here, since only the whole can be checked.
+    let wide = if base.size <= CHECKED_BYTES { 0..base.size } else { hole.clone() };
+    let answer = shared.store.get(&base.key, Some(wide.clone()), Some(&base.etag)).await;
     let mut stream = match answer {
-        Ok(body) if body.span == hole => body.stream,
+        Ok(body) if body.span == wide => body.stream,
         Ok(_) => return Err(StoreError::new(ErrorKind::Corrupt, "GetObject", &base.key, "another range than asked for").into()),
         Err(error) if is_gone(&error) => return Err(Error::Stale),
         Err(error) => return Err(error.into()),
     };
-    let mut at = hole.start;
+    let mut at = wide.start;
     while let Some(chunk) = stream.next().await {
         let chunk: Bytes = chunk?;
         let end = at + chunk.len() as u64;
-        if end > hole.end {
+        if end > wide.end {
             return Err(StoreError::new(ErrorKind::Corrupt, "GetObject", &base.key, "more bytes than asked for").into());
         }
-        buffer[(at - span.start) as usize..(end - span.start) as usize].copy_from_slice(&chunk);
+        let (from, to) = (at.max(hole.start), end.min(hole.end));
+        if from < to {
+            let wanted = &chunk[(from - at) as usize..(to - at) as usize];
+            buffer[(from - span.start) as usize..(to - span.start) as usize].copy_from_slice(wanted);
+        }
         match file.fill(base, at, &chunk) {
             Ok(true) | Err(Error::NoSpace) => {}
             Ok(false) => return Ok(false),
@@ -85,7 +92,7 @@ async fn fetch(shared: &Shared, file: &LocalFile, base: &Version, hole: Span, sp
         }
         at = end;
     }
-    if at < hole.end {
+    if at < wide.end {
         return Err(StoreError::new(ErrorKind::Truncated, "GetObject", &base.key, "the body ended early").into());
     }
     Ok(true)

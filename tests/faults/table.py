@@ -22,7 +22,7 @@ class Fault:
     # Seconds on, seconds off.
     cycle_s: tuple | None = None
     during: Callable | None = None
-    # Only cold files that come in one GET: nothing can tell a wrong byte in a range of a longer one.
+    # Only files that come in one GET: nothing can tell a wrong byte in a range of a longer one.
     small_only: bool = False
     # A final refusal of everything below this directory, which has a program of its own.
     denied: str = ""
@@ -75,6 +75,13 @@ def stalls(world, seconds):
         world.store.clear_faults()
 
 
+def clocks(world, seconds):
+    for ahead_seconds in (2400, -2400):
+        world.store.add_fault(fault="clock", ahead_seconds=ahead_seconds)
+        time.sleep(seconds / 2)
+        world.store.clear_faults()
+
+
 FAULTS = [
     Fault("500", "30 % of all requests: 500 InternalError", rules=[status(500, "InternalError")]),
     Fault("503", "30 % of all requests: 503 SlowDown", rules=[status(503, "SlowDown")]),
@@ -103,9 +110,7 @@ FAULTS = [
         toxics=[("bandwidth", {"rate": 1000}), ("bandwidth", {"rate": 256, "stream": "upstream"})],
     ),
     Fault("limit-data", "each connection ends after 3 MB", store="minio", toxics=[("limit_data", {"bytes": 3_000_000})], cycle_s=(3, 2)),
-    Fault(
-        "clock", "the store's clock 40 minutes ahead, then behind", rules=[{"fault": "clock", "ahead_seconds": 2400}],
-    ),
+    Fault("clock", "the store's clock 40 minutes ahead, then behind", during=clocks),
     Fault("outage", "nobody listens, for longer than every timeout", store="minio", during=outage(refuse=True)),
     Fault("silence", "connections are taken and nothing comes, for longer than every timeout", store="minio", during=outage(refuse=False)),
 ]  # fmt: skip

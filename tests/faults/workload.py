@@ -15,7 +15,7 @@ import time
 from model import Model, Prefix, shown
 
 EXCUSED = {errno.EIO, errno.ETIMEDOUT}
-# A scheduler with two cores and eight daemons; also what the kernel takes to ask again after a read-ahead that failed.
+# For a scheduler with two cores and eight daemons.
 MARGIN_S = 6
 BLOCK = 128 << 10
 
@@ -25,12 +25,21 @@ class Ledger:
 
     def __init__(self, deadline_s):
         self.lock = threading.Lock()
-        self.limit_s = deadline_s + MARGIN_S
+        self.deadline_s, self.limit_s = deadline_s, deadline_s + MARGIN_S
         self.operations, self.errors = 0, collections.Counter()
         self.worst, self.worst_of = 0.0, ""
         self.wrong, self.hung, self.refused = [], [], []
         # Monotonic times between which errors are excused.
         self.fault_from = self.fault_to = float("inf")
+
+    def limit_of(self, what):
+        """The longest that one system call may take. A read is asked for twice by the kernel when its read-ahead failed; what
+        waits for an upload (fsync, close) goes on as long as anything moves, and a deadline longer."""
+        if what.startswith(("read ", "pread ")):
+            return 2 * self.deadline_s + MARGIN_S
+        if what.startswith(("fsync ", "close ")):
+            return (12 if " big/" in what else 4) * self.deadline_s + MARGIN_S
+        return self.limit_s
 
     def record(self, what, began, error=None, also=()):
         now = time.monotonic()
@@ -39,7 +48,7 @@ class Ledger:
             self.operations += 1
             if took > self.worst:
                 self.worst, self.worst_of = took, what
-            if took > self.limit_s:
+            if took > self.limit_of(what):
                 self.hung.append(f"{what}: {took:.1f} s")
             if error is None:
                 return

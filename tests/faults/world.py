@@ -76,7 +76,9 @@ class World:
 
     def programs(self):
         seed = self.args.seed
-        self.savers = [Saver(self, f"w{number}", seed) for number in range(3)] + [BigSaver(self, "big", seed)]
+        self.savers = [Saver(self, f"w{number}", seed) for number in range(3)]
+        if not self.fault.small_only:
+            self.savers.append(BigSaver(self, "big", seed))
         if self.fault.denied:
             self.savers.append(Denied(self, self.fault.denied, seed))
         return [*self.savers, *(Reader(self, f"reader{number}", seed) for number in range(2)), Looker(self, "looker", seed)]
@@ -130,7 +132,7 @@ class World:
             program.stopping.set()
         for program in programs:
             # The longest step is a handful of operations, each within the deadline.
-            program.join(6 * self.ledger.limit_s)
+            program.join(14 * self.ledger.limit_s)
             if program.is_alive():
                 self.violate("hung", f"{program.name} has not come back")
 

@@ -426,3 +426,13 @@ async fn a_removed_name_is_free_at_once_while_the_bucket_still_has_it() {
     mount.settle().await;
     assert!(bucket.keys().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_slower_than_an_absence_is_believed_is_asked_once() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    bucket.faults.add(Rule::any().fault(Fault::LateReply(Duration::from_secs(2))));
+    assert!(!mount.exists("missing").await);
+    let asked: u64 = requests(&mount).iter().map(|(_, count)| count).sum();
+    assert!(asked <= 2, "{asked} requests");
+}

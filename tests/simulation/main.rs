@@ -24,7 +24,7 @@ use std::time::Instant;
 use history::{Failure, Script, play};
 
 /// Few enough for every run of the tests.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 250;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))

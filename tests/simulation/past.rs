@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::{Change, Model, NodeId, hash};
+use crate::model::{Change, Model, Node, NodeId, hash};
 use crate::shared::Survivor;
 
 /// A tree as the mount shows it: content (None: a directory) and mode by path.
@@ -28,8 +28,8 @@ pub struct Past {
     pub used_uploads: BTreeSet<String>,
     /// What races with another host must not have destroyed.
     pub survivors: Vec<Survivor>,
-    /// Which files ever had this content, and this name.
-    contents: HashMap<u64, BTreeSet<NodeId>>,
+    /// Which files ever had this content (with its number), and this name.
+    contents: HashMap<u64, BTreeMap<NodeId, u32>>,
     names: HashMap<String, BTreeSet<NodeId>>,
 }
 
@@ -43,7 +43,7 @@ impl Past {
             }
             for node in after.tree.values().chain(after.nameless.values()) {
                 if let Some(content) = &node.content {
-                    self.contents.entry(content.hash).or_default().insert(node.id);
+                    self.contents.entry(content.hash).or_default().insert(node.id, node.number);
                 }
             }
         }
@@ -78,9 +78,8 @@ impl Past {
         if torn && self.torn.contains(path) {
             return true;
         }
-        let empty = BTreeSet::new();
-        let had = self.contents.get(&hash(bytes)).unwrap_or(&empty);
-        self.names.get(path).unwrap_or(&empty).intersection(had).next().is_some()
+        let Some(had) = self.contents.get(&hash(bytes)) else { return false };
+        self.names.get(path).is_some_and(|names| names.iter().any(|id| had.contains_key(id)))
     }
 
     pub fn lose_power(&mut self) {
@@ -151,7 +150,9 @@ impl Past {
         }
         for (path, node) in &trees[0].tree {
             let stayed = trees.iter().all(|tree| tree.tree.get(path).is_some_and(|other| other.id == node.id));
-            if stayed && !seen.contains_key(path) {
+            // Of a new file that was changed since, what is torn is given up, and nothing else is anywhere.
+            let given_up = changed(&trees, node.id) && !self.promised.contains_key(&node.id);
+            if stayed && !given_up && !seen.contains_key(path) {
                 wrong.push(format!("{path} is gone"));
             }
         }
@@ -170,18 +171,26 @@ impl Past {
         let nodes: Vec<_> = trees.iter().filter_map(|tree| tree.tree.get(path)).collect();
         let Some(content) = content else { return nodes.iter().any(|node| node.is_directory()) };
         let hash = hash(content);
-        let fits = |node: &&&crate::model::Node| {
-            let promised = self.promised.get(&node.id).is_some_and(|promised| node.number < *promised);
-            !promised && node.content.as_ref().is_some_and(|content| content.hash == hash)
+        // A name that was given up may show again what it held; where the file is, nothing older than was promised.
+        let recent = |id: NodeId, number: u32| {
+            let lives_here = self.now.path_of(id) == Some(path);
+            !lives_here || self.promised.get(&id).is_none_or(|promised| number >= *promised)
         };
-        nodes.iter().any(|node| fits(&node)) || torn && nodes.iter().any(|node| !node.is_directory() && changed(trees, node.id))
+        let holds = |node: &Node| node.content.as_ref().is_some_and(|content| content.hash == hash);
+        if nodes.iter().any(|node| recent(node.id, node.number) && holds(node)) {
+            return true;
+        }
+        // A change that was not synced may be torn, or given up for what the bucket has.
+        let had = |id: &NodeId| self.contents.get(&hash).and_then(|nodes| nodes.get(id)).is_some_and(|number| recent(*id, *number));
+        let of_name = || self.names.get(path).into_iter().flatten();
+        nodes.iter().any(|node| !node.is_directory() && changed(trees, node.id)) && (torn || of_name().any(had))
     }
 
     fn note(&mut self, model: &Model) {
         for (path, node) in model.files() {
             self.names.entry(path.clone()).or_default().insert(node.id);
             if let Some(content) = &node.content {
-                self.contents.entry(content.hash).or_default().insert(node.id);
+                self.contents.entry(content.hash).or_default().insert(node.id, node.number);
             }
         }
     }

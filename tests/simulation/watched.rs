@@ -15,8 +15,8 @@ use crate::past::describe;
 
 pub struct Watched(pub Arc<MemoryStore>);
 
-/// A file that was changed since the last sync may hold anything after a power cut, and goes up so.
-pub const TORN_FILES_STAY: bool = true;
+/// Whether what a power cut tore may be seen, and go up as it is. It may not: data files have checksums.
+pub const TORN_FILES_STAY: bool = false;
 
 /// Names of the instants at which something has arrived in the bucket and nobody knows yet.
 pub const DONE: &[&str] = &["put", "copied", "deleted", "begun", "part", "completed", "aborted"];

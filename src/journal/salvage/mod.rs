@@ -11,7 +11,7 @@
 mod pages;
 mod records;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -23,9 +23,9 @@ use crate::types::{ETag, FileId, Key};
 
 use super::make::log_of;
 use super::seal::Total;
-use super::tables::{ATTEMPT, DESIRED, FILE, FREED, KEPT_UPLOAD, META, PRESENT, SYMLINK, TABLES, Table, UPLOAD};
+use super::tables::{AT_REST, ATTEMPT, CHECKSUM, DESIRED, FILE, FREED, KEPT_UPLOAD, META, PRESENT, SYMLINK, TABLES, Table, UPLOAD};
 use super::tail::{self, Found};
-use super::{Change, Desired, FileRow, FreedPart, JOURNAL_FILE, KeptUpload, database, freed, make, rows, session, verify};
+use super::{Change, Desired, FileRow, FreedPart, JOURNAL_FILE, KeptUpload, Seal, database, freed, make, rows, session, sums, verify};
 use pages::Pages;
 use records::Record;
 
@@ -41,6 +41,9 @@ pub struct Salvage {
     pub freed: Vec<(FileId, UploadId, FreedPart)>,
     pub attempts: Vec<(Key, ETag)>,
     pub symlinks: Vec<(Key, String)>,
+    /// Checksums of data files, by region.
+    pub sums: Vec<(FileId, u64, Vec<u8>)>,
+    pub seals: Vec<(FileId, Seal)>,
     pub meta: BTreeMap<String, String>,
     /// One line for each thing that is wrong; empty: every row is here and right.
     pub damage: Vec<String>,
@@ -135,6 +138,12 @@ fn changes(salvage: &Salvage) -> Vec<Change> {
     changes.extend(salvage.freed.iter().cloned().map(|(file, id, part)| Change::FreePart(id, file, part)));
     changes.extend(salvage.attempts.iter().cloned().map(|(key, etag)| Change::Attempt(key, etag)));
     changes.extend(salvage.symlinks.iter().cloned().map(|(key, target)| Change::RememberSymlink(key, target)));
+    let kept: HashSet<FileId> = salvage.files.iter().map(|file| file.id).collect();
+    let sums = salvage.sums.iter().filter(|(id, ..)| kept.contains(id)).cloned();
+    changes.extend(sums.map(|(id, region, sums)| Change::PutSums(id, region, sums)));
+    // Where commits are missing, a file may have changed after it was called at rest: its sums are believed no further.
+    let seals = salvage.seals.iter().filter(|(id, _)| kept.contains(id) && !salvage.is_incomplete);
+    changes.extend(seals.map(|(id, seal)| Change::Seal(*id, *seal)));
     changes
 }
 
@@ -253,6 +262,8 @@ impl Rows {
             freed: self.take(&FREED, freed::decode_freed),
             attempts: self.take(&ATTEMPT, rows::decode_attempt),
             symlinks,
+            sums: self.take(&CHECKSUM, sums::decode_sums),
+            seals: self.take(&AT_REST, sums::decode_seal),
             meta: self.take(&META, rows::decode_pair).into_iter().collect(),
             damage: self.damage,
             is_incomplete: self.is_incomplete,

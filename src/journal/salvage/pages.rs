@@ -43,13 +43,13 @@ impl<'a> Pages<'a> {
         // A damaged header: the first frame tells the salts as well.
         let salts = if sound { pair(header, 16) } else { pair(first, 8) };
         let ours = |frame: &&[u8]| pair(frame, 8) == salts;
-        let Some(last) = frames.iter().rposition(|frame| ours(&frame) && word(frame, 4) != 0) else { return };
+        let Some(last) = frames.iter().rposition(|frame| ours(frame) && word(frame, 4) != 0) else { return };
         // A log that was begun anew and not written yet still carries the frames of the one before.
         let mut chain = if sound { pair(header, 24) } else { (0, 0) };
         let mut known = sound;
         for (at, frame) in frames[..=last].iter().enumerate() {
             let stored = pair(frame, 16);
-            let right = ours(&frame) && sums(big, sums(big, chain, &frame[..8]), &frame[FRAME_HEADER_BYTES..]) == stored;
+            let right = ours(frame) && sums(big, sums(big, chain, &frame[..8]), &frame[FRAME_HEADER_BYTES..]) == stored;
             self.damaged_frames += usize::from(!(right || !known && at == 0));
             (chain, known) = (stored, true);
             self.log.insert(word(frame, 0), &frame[FRAME_HEADER_BYTES..]);

@@ -265,7 +265,7 @@ fn a_commit_that_was_killed_half_way_is_no_damage() {
     let place = tempfile::tempdir().unwrap();
     // The whole commit at the end is there, only not acknowledged.
     for length in before.log.len()..after.log.len() {
-        if (length - before.log.len()) % every(517) == 0 {
+        if (length - before.log.len()).is_multiple_of(every(517)) {
             let torn = Files { log: after.log[..length].to_vec(), ..before.clone() };
             assert!(judge(&format!("{length}"), place.path(), &torn, &expected), "{length}");
         }
@@ -299,7 +299,9 @@ fn a_salvaged_journal_goes_on() {
         let needle = b"directory/file-041.jpg";
         let at = bad.database.windows(needle.len()).rposition(|window| window == needle).unwrap_or(0);
         bad.database[at] ^= 1;
-        bad.log.iter_mut().nth(4120 * 30).map(|byte| *byte ^= 1).unwrap_or_default();
+        if let Some(byte) = bad.log.get_mut(4120 * 30) {
+            *byte ^= 1;
+        }
         assert!(!judge(what, directory.path(), &bad, &expected));
         let salvaged = salvage(directory.path()).unwrap();
         assert!(!salvaged.damage.is_empty());

@@ -13,7 +13,7 @@ use crate::types::{ETag, Key, Span};
 
 /// Objects to this size are held back until their last byte is there, to be compared with their MD5; the reader takes
 /// them in one GET. Of a larger one nobody waits for the end, and a range says nothing that could be compared.
-const CHECKED_BYTES: u64 = 1 << 20;
+pub const CHECKED_BYTES: u64 = 1 << 20;
 /// Hashing more than this would be felt by what shares the thread.
 const INLINE_HASH_BYTES: usize = 64 << 10;
 

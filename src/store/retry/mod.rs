@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::attempts::Attempts;
+pub use self::body::CHECKED_BYTES;
 pub use self::policy::RetryPolicy;
 use super::{
     Body, Condition, ErrorKind, ListPage, ListRequest, ObjectBody, ObjectStore, Part, PendingUpload, Receipt, Result, Store, StoreError,

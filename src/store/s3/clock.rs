@@ -32,9 +32,13 @@ impl Skew {
         }
     }
 
+    pub fn seconds(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// The time by the store's clock.
     pub fn now(&self, ours: SystemTime) -> SystemTime {
-        let seconds = self.0.load(Ordering::Relaxed);
+        let seconds = self.seconds();
         let apart = Duration::from_secs(seconds.unsigned_abs());
         if seconds < 0 { ours.checked_sub(apart) } else { ours.checked_add(apart) }.unwrap_or(ours)
     }

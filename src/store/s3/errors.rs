@@ -37,6 +37,7 @@ impl Context {
                 let mut answer = Answer::new(operation, raw);
                 answer.code = meta.code().map(str::to_owned).or(answer.code);
                 answer.message = meta.message().map(str::to_owned).or(answer.message);
+                answer.known_seconds = self.skew.seconds();
                 let kind = answer.kind();
                 if kind == ErrorKind::ClockSkew {
                     self.skew.note(answer.skew_seconds);
@@ -92,6 +93,8 @@ struct Answer {
     cut: bool,
     /// How far the store's clock is ahead of ours.
     skew_seconds: i64,
+    /// What of that the request was signed with.
+    known_seconds: i64,
 }
 
 impl Answer {
@@ -112,6 +115,7 @@ impl Answer {
             retry_after: retry_after(header("x-amz-retry-after"), header("retry-after")),
             foreign_body: !text.trim_start().is_empty() && !looks_like_s3(&text),
             cut: body.is_none(),
+            known_seconds: 0,
             skew_seconds: header("date").and_then(|date| clock::ahead(&date, crate::clock::now())).unwrap_or_default(),
         }
     }
@@ -179,7 +183,7 @@ impl Answer {
             400 if self.is_head && self.region.is_some() => ErrorKind::WrongRegion,
             401 => ErrorKind::Credentials,
             // A HEAD's refusal names no code. The clock is the likelier reason where it is this far off.
-            403 if self.is_head && clock::is_off(self.skew_seconds) => ErrorKind::ClockSkew,
+            403 if self.is_head && clock::is_off(self.skew_seconds - self.known_seconds) => ErrorKind::ClockSkew,
             403 => ErrorKind::Denied,
             404 if self.about_bucket => ErrorKind::NotS3,
             404 => ErrorKind::NotFound,
@@ -295,7 +299,10 @@ mod tests {
         assert_eq!(Answer { status: 301, ..html.clone() }.kind(), ErrorKind::NotS3);
         assert_eq!(Answer { status: 301, region: Some("eu-west-1".to_owned()), ..html }.kind(), ErrorKind::WrongRegion);
         let far = Answer { is_head: true, skew_seconds: 2_400, ..answer(403, "", "") };
-        assert_eq!((far.kind(), Answer { skew_seconds: 60, ..far.clone() }.kind()), (ErrorKind::ClockSkew, ErrorKind::Denied));
+        assert_eq!(far.kind(), ErrorKind::ClockSkew);
+        assert_eq!(Answer { skew_seconds: 60, ..far.clone() }.kind(), ErrorKind::Denied);
+        assert_eq!(Answer { known_seconds: 2_390, ..far.clone() }.kind(), ErrorKind::Denied, "it was signed with the right time");
+        assert_eq!(Answer { skew_seconds: 0, known_seconds: 2_400, ..far }.kind(), ErrorKind::ClockSkew, "the clock was set");
         let bucket = Answer { about_bucket: true, ..answer(404, "", "") };
         assert_eq!(bucket.kind(), ErrorKind::NotS3, "no key was asked for");
         assert!(!looks_like_s3("<!DOCTYPE html><html>") && looks_like_s3("\n<?xml version"));
