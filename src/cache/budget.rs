@@ -65,7 +65,9 @@ impl Budget {
             return Err(Lack::Bytes(over));
         }
         let wanted = self.limits.free_floor_bytes.saturating_add(bytes);
-        if counts.unasked.saturating_add(bytes) > ASK_EVERY_BYTES || counts.available < wanted {
+        // The nearer the floor, the more often: at it, each time.
+        let ask_after = (counts.available.saturating_sub(self.limits.free_floor_bytes) / 4).min(ASK_EVERY_BYTES);
+        if counts.unasked.saturating_add(bytes) > ask_after || counts.available < wanted {
             // A disk that can't be asked is taken as full of room: writing to it will say more.
             counts.available = available().unwrap_or(u64::MAX);
             counts.unasked = 0;
@@ -77,6 +79,12 @@ impl Budget {
         counts.unasked += bytes;
         counts.add(bytes, dirty);
         Ok(())
+    }
+
+    /// How much the data files may hold together, as far as limit, floor and disk allow.
+    pub fn capacity(&self, available: impl Fn() -> io::Result<u64>) -> u64 {
+        let free = available().unwrap_or(u64::MAX).saturating_sub(self.limits.free_floor_bytes);
+        self.limits.size_bytes.min(self.counts.lock().bytes.saturating_add(free))
     }
 
     /// Counts bytes that are on the disk already.
@@ -149,7 +157,7 @@ mod tests {
             budget.reserve(mib, false, available).unwrap();
             free.set(free.get() - mib);
         }
-        assert!(asked.get() <= 6, "{}", asked.get());
+        assert!(asked.get() <= 30, "{}", asked.get());
         assert_eq!(budget.reserve(mib, false, available), Err(Lack::Bytes(mib)));
         free.set(50 * mib);
         budget.reserve(mib, false, available).unwrap();

@@ -4,6 +4,8 @@
 //! exactly, whatever came before it: an upload that finishes while the file is being written to makes only the later
 //! changes dirty.
 
+use std::collections::HashMap;
+
 use crate::types::Span;
 
 use super::spans::SpanSet;
@@ -17,6 +19,15 @@ pub struct Changes {
     /// Changes so far.
     count: u64,
     epochs: Vec<Epoch>,
+    /// Spans that somebody reads, by number: did they change since?
+    watches: HashMap<u64, Watched>,
+    watched: u64,
+}
+
+#[derive(Debug)]
+struct Watched {
+    span: Span,
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -33,12 +44,16 @@ impl Changes {
     }
 
     pub fn record(&mut self, span: Span) {
+        for watch in self.watches.values_mut() {
+            watch.changed |= span.start < watch.span.end && watch.span.start < span.end;
+        }
         self.epoch().spans.insert(span);
         self.count += 1;
     }
 
     /// The file was cut to `size`: what lay beyond is no part of it any more.
     pub fn cut(&mut self, size: u64) {
+        self.watches.values_mut().for_each(|watch| watch.changed |= size < watch.span.end);
         self.epochs.iter_mut().for_each(|epoch| epoch.spans.cut(size));
         self.count += 1;
     }
@@ -54,6 +69,22 @@ impl Changes {
             self.epochs[0].spans.unite(&second.spans);
         }
         count
+    }
+
+    /// Looks at `span` from now on, until `unwatch`.
+    pub fn watch(&mut self, span: Span) -> u64 {
+        self.watched += 1;
+        self.watches.insert(self.watched, Watched { span, changed: false });
+        self.watched
+    }
+
+    /// Did something change in what was watched under this number?
+    pub fn has_changed(&self, number: u64) -> bool {
+        self.watches.get(&number).is_none_or(|watch| watch.changed)
+    }
+
+    pub fn unwatch(&mut self, number: u64) {
+        self.watches.remove(&number);
     }
 
     /// Everything that changed.

@@ -39,7 +39,7 @@ impl LocalFile {
     /// False: the journal can't say so, nothing was changed.
     fn drop_damaged(&self, state: &mut State, spans: &[Span]) -> bool {
         let charged = state.charged();
-        let before = (state.complete, state.present.clone(), state.journalled.clone(), state.durable.clone(), state.holes.clone());
+        let before = (state.complete, state.present.clone(), state.journalled.clone(), state.durable.clone());
         if state.complete {
             state.complete = false;
             state.present = std::iter::once(0..state.size).collect();
@@ -48,24 +48,25 @@ impl LocalFile {
             }
         }
         for span in spans {
-            for set in [&mut state.present, &mut state.journalled, &mut state.durable, &mut state.holes] {
+            for set in [&mut state.present, &mut state.journalled, &mut state.durable] {
                 set.remove(span.clone());
             }
         }
         // An unsent file's row must not promise what is not here; a clean one's may, until the sums tell again.
         if state.dirty
-            && let Err(error) = self.journal_row(state)
+            && let Err(error) = self.journal_row(state, &[])
         {
             tracing::error!(file = %self.id, "the journal can't be told of damage: {error}");
-            (state.complete, state.present, state.journalled, state.durable, state.holes) = before;
+            (state.complete, state.present, state.journalled, state.durable) = before;
             return false;
         }
         state.cuts += 1;
         for span in spans {
             state.forget_sums(span);
-            if let Ok(file) = self.file(state) {
-                // Only to give the room back: the bytes are absent already.
-                let _ = disk::punch(&file, span);
+            // Where they stay, they take room, and nobody reads them.
+            let file = self.file(state);
+            if file.is_ok_and(|file| disk::punch(&file, span).is_ok()) {
+                state.blocks.free(span.clone());
             }
         }
         self.shared.release(charged - state.charged(), state.dirty);

@@ -12,6 +12,11 @@ use std::path::{Path, PathBuf};
 use crate::simulation::{self, Event};
 use crate::types::{FileId, Span};
 
+/// File systems report their blocks, with two lies to guard against: less than memory's pages, in which files come and go,
+/// and what a network likes to be asked for at once.
+const BLOCK_LEAST_BYTES: u64 = 4 << 10;
+const BLOCK_MOST_BYTES: u64 = 64 << 10;
+
 /// Its name in the cache directory.
 const DATA: &str = "data";
 
@@ -20,6 +25,8 @@ pub struct Disk {
     root: PathBuf,
     /// Held open for statfs and for syncing.
     handle: File,
+    /// In bytes: what the smallest file takes.
+    pub block_bytes: u64,
 }
 
 /// A data file as it lies on the disk.
@@ -49,7 +56,8 @@ impl Disk {
             handle.sync_all()?;
             File::open(cache_directory)?.sync_all()?;
         }
-        Ok(Disk { root, handle })
+        let block_bytes = statvfs(&handle)?.f_frsize.clamp(BLOCK_LEAST_BYTES, BLOCK_MOST_BYTES).next_power_of_two();
+        Ok(Disk { root, handle, block_bytes })
     }
 
     pub fn path(&self, id: FileId) -> PathBuf {
@@ -93,16 +101,20 @@ impl Disk {
 
     /// Bytes that this process may still use on the disk.
     pub fn available(&self) -> io::Result<u64> {
-        let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-        // SAFETY: the descriptor is open as long as `self`, and the pointer is to memory of the right size.
-        let result = unsafe { libc::fstatvfs(self.handle.as_raw_fd(), stat.as_mut_ptr()) };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: fstatvfs succeeded, so it filled the structure.
-        let stat = unsafe { stat.assume_init() };
+        let stat = statvfs(&self.handle)?;
         Ok(stat.f_bavail * stat.f_frsize)
     }
+}
+
+fn statvfs(directory: &File) -> io::Result<libc::statvfs> {
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the descriptor is open as long as the borrow, and the pointer is to memory of the right size.
+    let result = unsafe { libc::fstatvfs(directory.as_raw_fd(), stat.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fstatvfs succeeded, so it filled the structure.
+    Ok(unsafe { stat.assume_init() })
 }
 
 /// The data files of a cache directory that nobody has open; nothing is made or changed.
@@ -157,6 +169,13 @@ pub fn punch(file: &File, span: &Span) -> io::Result<()> {
             return Err(error);
         }
     }
+}
+
+/// The same, and the file's time of change stays: nothing of what it holds for its readers has changed.
+pub fn punch_silently(file: &File, span: &Span) -> io::Result<()> {
+    let modified = file.metadata()?.modified()?;
+    punch(file, span)?;
+    file.set_modified(modified)
 }
 
 /// The holes in the first `size` bytes, as far as the file system knows them.

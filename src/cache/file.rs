@@ -26,6 +26,8 @@ pub struct LocalFile {
     pub(super) shared: Arc<Shared>,
     pub(super) state: Mutex<State>,
     pub(super) filled: Notify,
+    /// Counts what was taken off the disk while readers may be at it.
+    pub(super) drops: AtomicU64,
     used: AtomicU64,
     writers: AtomicUsize,
 }
@@ -43,7 +45,8 @@ pub struct Stamp {
 impl LocalFile {
     pub(super) fn new(id: FileId, shared: Arc<Shared>, state: State) -> Arc<Self> {
         let (used, writers) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Arc::new(Self { id, shared, state: Mutex::new(state), filled: Notify::new(), used, writers })
+        let (state, filled, drops) = (Mutex::new(state), Notify::new(), AtomicU64::new(0));
+        Arc::new(Self { id, shared, state, filled, drops, used, writers })
     }
 
     pub fn id(&self) -> FileId {
@@ -120,7 +123,8 @@ impl LocalFile {
 
     fn absorb(&self, state: &mut State, size: u64) {
         let before = state.charged();
-        state.holes.cut(size);
+        state.blocks.cut(size);
+        state.blocks.occupy(state.size.min(size)..size);
         state.changes.cut(size);
         state.changes.record(0..size);
         state.size = size;
@@ -137,7 +141,7 @@ impl LocalFile {
         }
         tracing::warn!(file = %self.id, "a cached file vanished from the cache directory");
         self.shared.release(state.charged(), false);
-        state.holes.clear();
+        state.blocks.clear();
         state.present.clear();
         state.forget_sums(&(0..u64::MAX));
         state.complete = state.size == 0;
@@ -230,9 +234,10 @@ impl LocalFile {
         state.on_disk = false;
         state.complete = false;
         state.present.clear();
-        state.holes.clear();
+        state.blocks.clear();
         state.journalled.clear();
         state.durable.clear();
+        state.freed.clear();
         (state.sums, state.seal) = (None, None);
         self.shared.release(freed, dirty);
     }

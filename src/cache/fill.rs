@@ -25,8 +25,9 @@ impl LocalFile {
         let end = offset.saturating_add(data.len() as u64).min(state.size).min(base.size);
         let (size, dirty) = (state.size, state.dirty);
         for part in state.missing(offset..end) {
-            let need = part.end - part.start;
-            if !self.shared.reserve(need, dirty) {
+            let need = state.blocks.lacking(part.clone());
+            // Writers come first: they can't do without.
+            if need > 0 && (self.shared.is_pressed() || !self.shared.reserve(need, dirty)) {
                 return Err(Error::NoSpace);
             }
             let bytes = &data[(part.start - offset) as usize..(part.end - offset) as usize];
@@ -37,6 +38,7 @@ impl LocalFile {
                 self.shared.release(need, dirty);
                 return Err(error);
             }
+            state.blocks.occupy(part);
         }
         Ok(true)
     }

@@ -17,6 +17,8 @@ pub struct Index {
     /// By key; of several versions of one, the one that was named last comes last.
     versions: HashMap<Key, Vec<(Version, FileId)>>,
     evictable: LruCache<FileId, Arc<LocalFile>>,
+    /// Pinned or dirty.
+    held: BTreeMap<FileId, Arc<LocalFile>>,
     /// The last use of files since it was journalled.
     touched: BTreeMap<FileId, u64>,
     clock: u64,
@@ -25,7 +27,8 @@ pub struct Index {
 impl Index {
     /// `clock` is past every use that was journalled.
     pub fn new(clock: u64) -> Self {
-        Self { files: HashMap::new(), versions: HashMap::new(), evictable: LruCache::unbounded(), touched: BTreeMap::new(), clock }
+        let (files, versions, held, touched) = Default::default();
+        Self { files, versions, evictable: LruCache::unbounded(), held, touched, clock }
     }
 
     pub fn len(&self) -> usize {
@@ -55,6 +58,7 @@ impl Index {
     /// Everything about the file goes. `base` is the version that it may be known under.
     pub fn remove(&mut self, id: FileId, base: Option<&Version>) -> Option<Arc<LocalFile>> {
         self.evictable.pop(&id);
+        self.held.remove(&id);
         self.touched.remove(&id);
         self.forget_version(id, base);
         self.files.remove(&id)
@@ -96,12 +100,21 @@ impl Index {
     pub fn let_go(&mut self, file: &Arc<LocalFile>) {
         if self.files.contains_key(&file.id()) {
             self.touch(file);
+            self.held.remove(&file.id());
             self.evictable.put(file.id(), file.clone());
         }
     }
 
     pub fn hold(&mut self, id: FileId) {
         self.evictable.pop(&id);
+        if let Some(file) = self.files.get(&id) {
+            self.held.insert(id, file.clone());
+        }
+    }
+
+    /// Files that can't be evicted.
+    pub fn held(&self) -> Vec<Arc<LocalFile>> {
+        self.held.values().cloned().collect()
     }
 
     /// Takes the file that was used longest ago out of `evictable`.

@@ -3,14 +3,15 @@
 //! - `spans`, `changes`: sets of bytes, and which of them changed since when. Pure.
 //! - `state`: what is known of one file, and its invariants.
 //! - `file`, `write`, `fill`, `settle`, `pin`, `row`: what can be done with it.
+//! - `freed`: parts that an upload holds, and other bytes that the bucket has, give up their room.
 //! - `sums`, `verify`, `damage`, `rewrite`, `seal`: checksums of what it holds: pure, checked by reads, found wrong, of bytes
 //!   that change, and as the journal has them.
-//! - `index`, `budget`, `disk`: all files, their bytes, their places on the disk.
+//! - `blocks`, `index`, `budget`, `disk`: all files, their bytes, their places on the disk.
 //! - `shared`: what they have in common; eviction; the lock order.
 //! - `open`, `torn`, `sync`: a start, one after a crash of the machine, and every few seconds.
 //!
 //! Invariants:
-//! - The bytes of all data files together never pass the limit, and writing never takes the disk below the floor.
+//! - The disk's blocks of all data files together never pass the limit, and writing never takes the disk below the floor.
 //! - Dirty and pinned files are never evicted.
 //! - A byte that a file calls present is the base's or a local change; it is never a hole of the sparse file.
 //! - No byte is read that is not the one that was written, as far as it has a sum: what comes to rest has one.
@@ -18,12 +19,14 @@
 //!
 //! Must not: know keys beyond those in a version, talk to the bucket, or decide what is to be uploaded.
 
+mod blocks;
 mod budget;
 mod changes;
 mod damage;
 mod disk;
 mod file;
 mod fill;
+mod freed;
 mod index;
 mod open;
 mod pin;
@@ -54,6 +57,7 @@ use crate::types::{FileId, Key, Version};
 
 pub use disk::{OnDisk, data_files, data_path};
 pub use file::{LocalFile, Stamp};
+pub use freed::Watch;
 pub use pin::Pin;
 use shared::Shared;
 pub use spans::SpanSet;
@@ -94,6 +98,8 @@ pub enum WriteRefused {
     Clean,
     /// No room until something is uploaded or evicted: wait for `Cache::room` and try again.
     Full,
+    /// It would change a part of what an upload holds: `LocalFile::recall` was called, wait as for room.
+    Freed,
     Failed(crate::error::Error),
 }
 
@@ -113,7 +119,7 @@ impl Cache {
 
     /// A new empty file without a base: complete, clean until `mark_dirty`.
     pub fn create(&self) -> Result<Arc<LocalFile>> {
-        let file = LocalFile::new(self.shared.new_id()?, self.shared.clone(), State::empty());
+        let file = LocalFile::new(self.shared.new_id()?, self.shared.clone(), State::empty(self.shared.disk.block_bytes));
         file.handle()?;
         self.shared.enroll(&file);
         Ok(file)
@@ -124,7 +130,7 @@ impl Cache {
         if let Some(file) = self.find_version(version) {
             return Ok(file);
         }
-        let mut state = State::empty();
+        let mut state = State::empty(self.shared.disk.block_bytes);
         state.base = Some(version.clone());
         state.size = version.size;
         state.complete = version.size == 0;
@@ -184,8 +190,40 @@ impl Cache {
 
     /// Resolves when room may have been made since this call was made (not since the first await): make it, try to
     /// write, then await it. Room that other programs make on the disk is not noticed: don't wait for ever.
-    pub fn room(&self) -> Notified<'_> {
-        self.shared.room.notified()
+    /// While it is held the caller counts as a writer that waits.
+    pub fn room(&self) -> impl Future<Output = ()> + Send + '_ {
+        let (room, waiting) = (self.shared.room.notified(), self.shared.wait());
+        async move {
+            room.await;
+            drop(waiting);
+        }
+    }
+
+    /// Resolves when a writer was refused for want of room, or freed bytes are needed, since this call was made.
+    pub fn called(&self) -> Notified<'_> {
+        self.shared.calls.notified()
+    }
+
+    /// A writer waits for room, or did a moment ago.
+    pub fn is_pressed(&self) -> bool {
+        self.shared.is_pressed()
+    }
+
+    /// Files whose freed bytes somebody needs, since the last call.
+    pub fn take_recalled(&self) -> Vec<FileId> {
+        std::mem::take(&mut *self.shared.recalled.lock()).into_iter().collect()
+    }
+
+    /// Frees what files that can't be evicted hold of their base: of clean ones, and of dirty ones over `dirty_from_bytes`
+    /// (smaller ones go up whole, and shall have all they need). Bytes freed. May fsync: blocking pool only.
+    pub fn squeeze(&self, dirty_from_bytes: u64) -> Result<u64> {
+        let held = self.shared.index.lock().held();
+        held.iter().try_fold(0, |freed, file| Ok(freed + file.squeeze(dirty_from_bytes)?))
+    }
+
+    /// What the data files may hold together, in bytes, as far as limit, floor and disk allow now.
+    pub fn capacity(&self) -> u64 {
+        self.shared.budget.capacity(|| self.shared.disk.available())
     }
 
     pub fn usage(&self) -> Usage {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, FileRow, Journal, Seal};
-use crate::types::{FileId, Version};
+use crate::types::{FileId, Span, Version};
 
 use super::budget::Budget;
 use super::disk::{self, Disk, OnDisk};
@@ -97,7 +97,10 @@ struct Found {
 }
 
 pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bool) -> Result<Arc<Cache>> {
-    let disk = Disk::open(directory)?;
+    open_on(Disk::open(directory)?, directory, journal, limits, trusted)
+}
+
+pub fn open_on(disk: Disk, directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bool) -> Result<Arc<Cache>> {
     let mut on_disk: HashMap<FileId, OnDisk> = disk.scan()?.into_iter().collect();
     refuse_strange_files(directory, &journal, &on_disk)?;
     let mut desired = journal.desired()?;
@@ -111,13 +114,20 @@ pub fn open(directory: &Path, journal: Arc<Journal>, limits: Limits, trusted: bo
     let wanted: HashSet<FileId> = desired.iter().filter_map(|(_, desired)| staged(&desired.content)).collect();
     let next = next_id(&journal, &rows, &on_disk, &wanted)?;
     let mut found = sort(rows, &seals, &mut on_disk, &wanted, trusted);
+    let mut freed: HashMap<FileId, Vec<Span>> = HashMap::new();
+    for (id, span) in journal.freed()? {
+        freed.entry(id).or_default().push(span);
+    }
+    // What an upload holds of it is not the base's.
+    found.emptied.retain(|id| !freed.contains_key(id));
     damage.refetched.store(found.damaged, Ordering::Relaxed);
     delete(&disk, &journal, &found.dropped, on_disk.keys())?;
     found.kept.sort_by_key(|kept| kept.row.used);
     let clock = found.kept.last().map_or(0, |kept| kept.row.used);
     let shared = Arc::new(Shared::new(disk, journal, Budget::new(limits), Index::new(clock), next, damage));
     for kept in found.kept {
-        load(&shared, kept)?;
+        let freed = freed.remove(&kept.row.id).unwrap_or_default();
+        load(&shared, kept, &freed, trusted)?;
     }
     let over = shared.budget.counts().bytes.saturating_sub(limits.size_bytes);
     shared.evict(over);
@@ -213,8 +223,9 @@ fn delete<'a>(disk: &Disk, journal: &Journal, dropped: &'a [FileId], orphans: im
     Ok(())
 }
 
-fn load(shared: &Arc<Shared>, Kept { row, seal, found, rewrite, behind }: Kept) -> Result<()> {
-    let mut state = State::empty();
+fn load(shared: &Arc<Shared>, kept: Kept, freed: &[Span], trusted: bool) -> Result<()> {
+    let Kept { row, seal, found, mut rewrite, behind } = kept;
+    let mut state = State::empty(shared.disk.block_bytes);
     state.size = row.size;
     state.dirty = row.dirty;
     state.complete = row.complete;
@@ -235,6 +246,10 @@ fn load(shared: &Arc<Shared>, Kept { row, seal, found, rewrite, behind }: Kept) 
         }
         state.present.iter().for_each(|span| state.changes.record(span));
         state.journalled = state.present.clone();
+        take_freed(&mut state, freed);
+        if !trusted && !state.freed.is_empty() {
+            rewrite |= fill_lost(&mut state, row.base.as_ref().map_or(0, |base| base.size));
+        }
     }
     state.base = row.base;
     let file = LocalFile::new(row.id, shared.clone(), state);
@@ -251,9 +266,10 @@ fn load(shared: &Arc<Shared>, Kept { row, seal, found, rewrite, behind }: Kept) 
     if state.dirty {
         drop(index);
         if rewrite {
-            file.journal_row(&mut state)?;
+            file.journal_row(&mut state, &[])?;
         }
         file.make_stale(&mut state);
+        shared.index.lock().hold(row.id);
     } else if let Some(base) = &state.base {
         index.name_version(base, row.id);
         index.let_go(&file);
@@ -261,16 +277,44 @@ fn load(shared: &Arc<Shared>, Kept { row, seal, found, rewrite, behind }: Kept) 
     Ok(())
 }
 
-/// What lies past the end of an incomplete file was never acknowledged; holes of a local change take no room.
+/// What an unfinished upload holds of the file. What is here is newer.
+fn take_freed(state: &mut State, freed: &[Span]) {
+    for part in freed {
+        if !state.complete && part.end <= state.size && state.present.covered(part.clone()) == 0 {
+            state.freed.insert(part.start, part.end);
+            state.changes.record(part.clone());
+        }
+    }
+}
+
+/// What a power cut took of a file that was being written, beyond its base, reads as zeros, as on a local disk. True: there
+/// was some.
+fn fill_lost(state: &mut State, base_bytes: u64) -> bool {
+    let lost: Vec<Span> = state.missing(base_bytes..state.size);
+    for span in &lost {
+        state.present.insert(span.clone());
+        state.changes.record(span.clone());
+    }
+    !lost.is_empty()
+}
+
+/// What lies past the end of an incomplete file was never acknowledged, and what is absent has no business on the disk;
+/// holes of a local change take no room.
 fn fit(file: &LocalFile, state: &mut State, found: &OnDisk) -> Result<()> {
+    let data = file.file(state)?;
     if !state.complete && found.size > state.size {
-        file.file(state)?.set_len(state.size)?;
+        data.set_len(state.size)?;
+    }
+    let present: Vec<Span> = if state.complete { vec![0..state.size] } else { state.present.iter().collect() };
+    present.into_iter().for_each(|span| state.blocks.occupy(span));
+    if !state.complete && found.allocated > state.charged() {
+        let punched = state.present.missing(0..state.size).iter().try_for_each(|span| disk::punch_silently(&data, span));
+        if let Err(error) = punched {
+            tracing::warn!(file = %file.id(), "absent bytes take room: {error}");
+        }
     }
     if found.allocated < state.charged() {
-        let data = file.file(state)?;
-        let holes = disk::holes(&data, state.size)?;
-        let present = |span| if state.complete { vec![span] } else { state.present.within(span) };
-        state.holes = holes.into_iter().flat_map(present).collect();
+        disk::holes(&data, state.size)?.into_iter().for_each(|hole| state.blocks.free(hole));
     }
     Ok(())
 }

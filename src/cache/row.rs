@@ -50,11 +50,13 @@ impl LocalFile {
     }
 
     /// Writes the row as it is now; of a dirty, incomplete file also the parts that a power cut could still take.
-    pub(super) fn journal_row(&self, state: &mut State) -> Result<()> {
+    /// `also` goes into the same transaction.
+    pub(super) fn journal_row(&self, state: &mut State, also: &[Change]) -> Result<()> {
         if state.discarded || state.gone {
-            return Ok(());
+            return self.shared.journal.apply(also);
         }
-        let mut changes = vec![Change::ReplaceFile(self.row_of(state)?)];
+        let mut changes = also.to_vec();
+        changes.push(Change::ReplaceFile(self.row_of(state)?));
         if state.dirty && !state.complete {
             let volatile = state.present.iter().flat_map(|span| state.durable.missing(span));
             changes.extend(volatile.map(|span| Change::AddPresent(self.id, span, state.size)));
@@ -73,13 +75,14 @@ impl LocalFile {
 
     /// The file has all its bytes: writes the row that says so. From then on its length is the disk's, so that has to
     /// be right before.
-    pub(super) fn journal_complete(&self, state: &mut State) -> Result<()> {
+    pub(super) fn journal_complete(&self, state: &mut State, also: &[Change]) -> Result<()> {
         if state.discarded || state.gone {
             return Ok(());
         }
         let row = FileRow { complete: true, present: Vec::new(), ..self.row_of(state)? };
         let seal = self.seal_for_row(state);
-        let mut changes = vec![Change::ReplaceFile(row)];
+        let mut changes = also.to_vec();
+        changes.push(Change::ReplaceFile(row));
         changes.extend(self.sum_changes(state, seal));
         self.shared.journal.apply(&changes)?;
         state.in_journal = true;

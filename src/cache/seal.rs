@@ -148,7 +148,7 @@ impl State {
         let whole = std::iter::once(0..self.size);
         let present: Vec<Span> = if self.complete { whole.collect() } else { self.present.iter().collect() };
         let gaps = present.iter().flat_map(|span| sums.gaps(span));
-        gaps.flat_map(|gap| self.holes.missing(gap)).collect()
+        gaps.flat_map(|gap| self.blocks.occupied_parts(gap)).collect()
     }
 
     /// The journal has them; they are read again when they are needed.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::journal::Change;
 use crate::types::Version;
 
 use super::file::{LocalFile, Stamp};
@@ -28,7 +29,7 @@ impl LocalFile {
         self.shared.budget.move_to(state.charged(), true);
         state.dirty = true;
         if !state.row_dirty
-            && let Err(error) = self.ensure_data_file(&mut state).and_then(|()| self.journal_row(&mut state))
+            && let Err(error) = self.ensure_data_file(&mut state).and_then(|()| self.journal_row(&mut state, &[]))
         {
             tracing::error!(file = %self.id, "a changed file is not in the journal: {error}");
         }
@@ -38,6 +39,11 @@ impl LocalFile {
     /// After an upload: if nothing changed since `stamp`, the file is clean and holds `version`: true. Else it stays
     /// dirty, `version` becomes the base with only what changed since `stamp` counted as changed: false.
     pub fn settle(&self, stamp: &Stamp, version: &Version) -> Result<bool> {
+        self.settle_with(stamp, version, &[])
+    }
+
+    /// `also` goes into the journal with it: the end of the upload, whose parts are this version's from here on.
+    pub fn settle_with(&self, stamp: &Stamp, version: &Version, also: &[Change]) -> Result<bool> {
         let mut state = self.state.lock();
         let now = self.stamp_now(&mut state)?;
         let clean = now == *stamp && version.size == state.size;
@@ -48,11 +54,12 @@ impl LocalFile {
             state.changes.record(all);
         }
         let old_base = state.base.replace(version.clone());
+        state.freed.clear();
         if clean {
             self.become_clean(&mut state, old_base.as_ref());
         }
         self.make_stale(&mut state);
-        let journalled = self.journal_row(&mut state);
+        let journalled = self.journal_row(&mut state, also);
         drop(state);
         self.filled.notify_waiters();
         self.shared.room.notify_waiters();
@@ -79,12 +86,12 @@ impl LocalFile {
         let old_base = state.base.replace(version.clone());
         self.make_stale(&mut state);
         let journalled = if state.dirty {
-            self.journal_row(&mut state)
+            self.journal_row(&mut state, &[])
         } else {
             state.row_dirty = false;
             self.name(&mut state, old_base.as_ref());
             // A row that names a key which is about to be deleted would show it again in an outage after a crash.
-            if state.in_journal { self.journal_row(&mut state) } else { Ok(()) }
+            if state.in_journal { self.journal_row(&mut state, &[]) } else { Ok(()) }
         };
         drop(state);
         self.filled.notify_waiters();

@@ -1,18 +1,20 @@
 //! What the data files of one cache have in common: budget, index, open descriptors, journal; and eviction.
 //!
 //! Lock order, outermost first: the state of *one* file, `index`, `descriptors`, then leaves (`budget`, `ids`,
-//! `stale`, the journal). Eviction runs under the state of the file that needs room, so it takes the state of its
+//! `stale`, `pressed`, `recalled`, the journal). Eviction runs under the state of the file that needs room, so it takes the state of its
 //! victim with `try_lock` only: a file that is being used at this moment is no victim.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::journal::{Change, Journal};
@@ -43,6 +45,13 @@ pub struct Shared {
     pub stale: Mutex<BTreeSet<FileId>>,
     /// Room may have been made.
     pub room: Notify,
+    /// Somebody waits for room, or for what was freed.
+    pub calls: Notify,
+    waiting: AtomicUsize,
+    /// When a writer was refused for want of room, last.
+    pressed: Mutex<Option<Instant>>,
+    /// Files whose freed parts somebody needs.
+    pub recalled: Mutex<BTreeSet<FileId>>,
     pub damage: Counters,
     ids: Mutex<Ids>,
 }
@@ -56,6 +65,18 @@ pub struct Counters {
     pub unsent: AtomicU64,
     /// Files in the folder of those that a crash of the machine has torn, kept there for people.
     pub kept: AtomicU64,
+}
+
+/// So long after a writer was refused, what is fetched goes past the cache: room that is made is the writer's.
+const PRESSED: Duration = Duration::from_secs(1);
+
+/// A writer that waits for room, until dropped.
+pub struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 struct Ids {
@@ -74,6 +95,10 @@ impl Shared {
             descriptors: Mutex::new(LruCache::new(DESCRIPTORS)),
             stale: Mutex::default(),
             room: Notify::new(),
+            calls: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            pressed: Mutex::default(),
+            recalled: Mutex::default(),
             damage,
             ids: Mutex::new(Ids { next: next_id, end: next_id }),
         }
@@ -119,6 +144,22 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// A writer was refused for want of room.
+    pub fn press(&self) {
+        *self.pressed.lock() = Some(Instant::now());
+        self.calls.notify_one();
+    }
+
+    /// A writer waits for room, or did a moment ago.
+    pub fn is_pressed(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0 || self.pressed.lock().is_some_and(|at| at.elapsed() < PRESSED)
+    }
+
+    pub fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        Waiting(&self.waiting)
     }
 
     /// Gives bytes back that are gone from the disk.

@@ -3,12 +3,14 @@
 //! Invariants, kept by the modules beside this one:
 //! - A complete file is as long on the disk as it is to its readers. An incomplete one is no longer than that, and long
 //!   enough for what is present.
-//! - Absent bytes lie below the end of the base: what a local change adds beyond it is present from the start.
+//! - Absent bytes lie below the end of the base, or are freed: what a local change adds is present from the start.
+//! - Freed bytes are absent, changed, and nowhere but in an upload that is not complete: nothing is fetched or written there.
 //! - A dirty file's row is in the journal and says no more than the file holds: bytes first, then the row, then the
 //!   caller is told. A dirty file that is complete has a row that says so, and its length is the disk's.
 //! - What the journal has of sums is true of the bytes at every instant; what memory has may be more.
 //! - Clean files' rows are written by `Cache::sync` and may lag behind: that costs a fetch.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use tokio::time::Instant;
 use crate::journal::Seal;
 use crate::types::{Span, Version};
 
+use super::blocks::Blocks;
 use super::changes::Changes;
 use super::file::Stamp;
 use super::spans::SpanSet;
@@ -29,8 +32,16 @@ pub struct State {
     pub complete: bool,
     /// Empty where `complete`.
     pub present: SpanSet,
-    /// Present parts that were never written: they read as zeros and take no room.
-    pub holes: SpanSet,
+    /// What counts against the budget. Present parts that were never written read as zeros and take no room.
+    pub blocks: Blocks,
+    /// Parts that went up ahead and were freed here, start to end. They don't join: each is a part of the upload.
+    pub freed: BTreeMap<u64, u64>,
+    /// The open handles were told that what was freed is lost.
+    pub forfeited: bool,
+    /// Taken out of the map and the journal, and not yet off the disk.
+    pub vacated: SpanSet,
+    /// Where the last write ended: what is being written now lies there.
+    pub hot: u64,
     /// Of an incomplete dirty file (else empty), what the journal calls present. Fetched parts are not in it until they are synced or
     /// written over: a local change has to be in it, wherever it lies.
     pub journalled: SpanSet,
@@ -73,14 +84,19 @@ pub struct State {
 
 impl State {
     /// An empty, complete, clean file; the callers change what differs.
-    pub fn empty() -> Self {
+    /// `unit`: of the disk's blocks.
+    pub fn empty(unit: u64) -> Self {
         Self {
             base: None,
             size: 0,
             dirty: false,
             complete: true,
             present: SpanSet::default(),
-            holes: SpanSet::default(),
+            blocks: Blocks::new(unit),
+            freed: BTreeMap::new(),
+            forfeited: false,
+            vacated: SpanSet::default(),
+            hot: 0,
             journalled: SpanSet::default(),
             durable: SpanSet::default(),
             cuts: 0,
@@ -106,26 +122,31 @@ impl State {
 
     /// Bytes that count against the budget.
     pub fn charged(&self) -> u64 {
-        if self.gone {
-            return 0;
-        }
-        let present = if self.complete { self.size } else { self.present.bytes() };
-        present - self.holes.bytes()
+        self.blocks.bytes()
     }
 
-    /// What writing `span` would add to `charged`.
-    pub fn uncharged(&self, span: Span) -> u64 {
-        let length = span.end - span.start;
-        length - self.covered(span.clone()) + self.holes.covered(span)
-    }
-
-    fn covered(&self, span: Span) -> u64 {
-        if self.complete { self.size.min(span.end).saturating_sub(span.start) } else { self.present.covered(span) }
-    }
-
+    /// What of `span` has to come from the base.
     pub fn missing(&self, span: Span) -> Vec<Span> {
         // Nothing of an evicted file is present.
-        if self.complete { Vec::new() } else { self.present.missing(span.start..span.end.min(self.size)) }
+        if self.complete {
+            return Vec::new();
+        }
+        let absent = self.present.missing(span.start..span.end.min(self.size));
+        if self.freed.is_empty() {
+            return absent;
+        }
+        let mut set: SpanSet = absent.into_iter().collect();
+        self.freed_parts(&span).for_each(|part| set.remove(part));
+        set.iter().collect()
+    }
+
+    /// The freed parts that `span` touches.
+    pub fn freed_parts(&self, span: &Span) -> impl Iterator<Item = Span> + '_ {
+        let span = span.clone();
+        let first =
+            self.freed.range(..=span.start).next_back().filter(|(_, end)| **end > span.start).map_or(span.start, |(start, _)| *start);
+        let reach = if span.is_empty() { first..first } else { first..span.end };
+        self.freed.range(reach).map(|(&start, &end)| start..end)
     }
 
     /// No byte of `span`, which ends within the file, is absent.

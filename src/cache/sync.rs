@@ -72,7 +72,7 @@ impl LocalFile {
         if !state.dirty {
             // An empty file is found again without a row.
             let worth_a_row = state.base.is_some() && state.charged() > 0;
-            let journalled = if worth_a_row { self.journal_row(&mut state) } else { Ok(()) };
+            let journalled = if worth_a_row { self.journal_row(&mut state, &[]) } else { Ok(()) };
             state.unload_sums();
             return journalled.map(|()| false);
         }
@@ -103,7 +103,7 @@ impl LocalFile {
         }
         if state.cuts == written.cuts && !state.complete {
             state.durable = written.present;
-            self.journal_row(&mut state)?;
+            self.journal_row(&mut state, &[])?;
         }
         state.unload_sums();
         Ok(())

@@ -4,6 +4,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "a list of one span is what is meant")]
 
 mod crash;
+mod freed;
 mod model;
 mod race;
 mod refusal;
@@ -17,6 +18,8 @@ use crate::types::{ETag, Key, Span};
 struct World {
     directory: tempfile::TempDir,
     limits: Limits,
+    /// 1: bytes are counted exactly.
+    block_bytes: u64,
     cache: Option<Arc<Cache>>,
 }
 
@@ -35,14 +38,17 @@ impl World {
     }
 
     fn at(directory: tempfile::TempDir, size_bytes: u64) -> Self {
-        let mut world = Self { directory, limits: Limits { size_bytes, free_floor_bytes: 0 }, cache: None };
+        let limits = Limits { size_bytes, free_floor_bytes: 0 };
+        let mut world = Self { directory, limits, block_bytes: 1, cache: None };
         world.start(true).unwrap();
         world
     }
 
     fn start(&mut self, trusted: bool) -> Result<()> {
         let journal = Arc::new(Journal::open(self.directory.path(), "b")?);
-        self.cache = Some(Cache::open(self.directory.path(), journal, self.limits, trusted)?);
+        let mut disk = disk::Disk::open(self.directory.path())?;
+        disk.block_bytes = self.block_bytes;
+        self.cache = Some(open::open_on(disk, self.directory.path(), journal, self.limits, trusted)?);
         Ok(())
     }
 

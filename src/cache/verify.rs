@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
@@ -35,6 +36,8 @@ struct Plan {
     zeros: Vec<Span>,
     /// Changes of the file when this was true.
     count: u64,
+    /// What was taken off the disk by then.
+    drops: u64,
 }
 
 impl Plan {
@@ -93,7 +96,8 @@ impl LocalFile {
         if matches!(found, Found::Right) && !plan.has_unknown() {
             return Ok(Round::Over(Some(length)));
         }
-        if state.changes.count() != plan.count || state.gone || !state.has(&plan.span) {
+        // What was taken off the disk meanwhile was read as zeros, perhaps.
+        if self.drops.load(Ordering::Acquire) != plan.drops || state.changes.count() != plan.count || state.gone || !state.has(&plan.span) {
             return Ok(Round::Changed);
         }
         self.judge(&mut state, &plan, found, buffer).map(Round::Over)
@@ -119,7 +123,7 @@ impl LocalFile {
             0 => Vec::new(),
             sealed => unknown.iter().map(|gap| gap.start..gap.end.min(sealed)).filter(|gap| !gap.is_empty()).collect(),
         };
-        Ok(Plan { span, expected, unknown, zeros, count })
+        Ok(Plan { span, expected, unknown, zeros, count, drops: self.drops.load(Ordering::Acquire) })
     }
 
     /// Nothing changed while it was read: what is wrong is damage.

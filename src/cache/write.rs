@@ -31,7 +31,8 @@ impl LocalFile {
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Outcome {
         let mut state = self.state.lock();
         changeable(&state)?;
-        self.write_locked(&mut state, offset, data)
+        let outcome = self.write_locked(&mut state, offset, data);
+        self.note_refusal(&mut state, outcome)
     }
 
     fn write_locked(&self, state: &mut State, offset: u64, data: &[u8]) -> Outcome {
@@ -40,30 +41,52 @@ impl LocalFile {
         }
         let span = offset..checked_end(offset, data.len() as u64)?;
         let file = self.file(state)?;
-        let (need, dirty, old_size) = (state.uncharged(span.clone()), state.dirty, state.size);
+        let touched = span.start.min(state.size)..span.end;
+        leaves_freed_alone(state, &touched)?;
+        let (need, dirty, old_size) = (state.blocks.lacking(span.clone()), state.dirty, state.size);
         if !self.shared.reserve(need, dirty) {
             return Err(WriteRefused::Full);
         }
-        let touched = span.start.min(old_size)..span.end;
         let rewrite = self.begin_rewrite(state, &file, touched.clone()).inspect_err(|_| self.shared.release(need, dirty))?;
         self.note_change(state, touched.clone());
         let written = self.put(&file, data, offset).map_err(refusal);
         let gained = written.and_then(|()| Ok(self.gain(state, touched, span.end.max(old_size), true)?));
         if let Err(refused) = gained {
             rewrite.over(state);
-            self.shared.release(need, dirty);
+            let kept = self.take_back(state, &file, span.start.min(old_size)..span.end.min(old_size));
+            self.shared.release(need - kept, dirty);
             // What went past the end is no part of the file.
             if span.end > old_size {
                 file.set_len(old_size).map_err(Error::from)?;
             }
             return Err(refused);
         }
-        if old_size < span.start {
-            state.holes.insert(old_size..span.start);
-        }
-        state.holes.remove(span);
+        state.hot = span.end;
+        state.blocks.occupy(span);
         rewrite.wrote(state, offset, data);
         Ok(())
+    }
+
+    /// After a write that failed: a part of it may be on the disk. How many bytes that takes.
+    fn take_back(&self, state: &mut State, file: &File, span: Span) -> u64 {
+        let before = state.charged();
+        state.blocks.occupy(span.clone());
+        let absent = if state.complete { Vec::new() } else { state.present.missing(span) };
+        for part in absent {
+            if disk::punch_silently(file, &part).is_ok() {
+                state.blocks.free(part);
+            }
+        }
+        state.charged().saturating_sub(before)
+    }
+
+    /// Who waits for room is still writing, and is told of when there is some.
+    fn note_refusal(&self, state: &mut State, outcome: Outcome) -> Outcome {
+        if matches!(outcome, Err(WriteRefused::Full)) {
+            state.changed_at = Instant::now();
+            self.shared.press();
+        }
+        outcome
     }
 
     /// Sets the length; what is added reads as zeros and counts as changed.
@@ -71,11 +94,15 @@ impl LocalFile {
         let mut state = self.state.lock();
         changeable(&state)?;
         checked_end(size, 0)?;
-        match size.cmp(&state.size) {
-            std::cmp::Ordering::Less => Ok(self.shrink(&mut state, size)?),
+        let outcome = match size.cmp(&state.size) {
+            std::cmp::Ordering::Less => {
+                leaves_freed_alone(&state, &(size..u64::MAX))?;
+                self.shrink(&mut state, size).map_err(WriteRefused::from)
+            }
             std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => Ok(self.grow(&mut state, size)?),
-        }
+            std::cmp::Ordering::Greater => self.grow(&mut state, size).map_err(WriteRefused::from),
+        };
+        self.note_refusal(&mut state, outcome)
     }
 
     fn grow(&self, state: &mut State, size: u64) -> Result<()> {
@@ -89,7 +116,6 @@ impl LocalFile {
             file.set_len(old_size)?;
             return Err(error);
         }
-        state.holes.insert(old_size..size);
         Ok(())
     }
 
@@ -97,18 +123,19 @@ impl LocalFile {
         let file = self.file(state)?;
         let (charged, dirty, old_size) = (state.charged(), state.dirty, state.size);
         let rewrite = self.begin_rewrite(state, &file, size..old_size)?;
-        let before = (state.present.clone(), state.journalled.clone(), state.durable.clone(), state.holes.clone());
+        let before = (state.present.clone(), state.journalled.clone(), state.durable.clone(), state.freed.clone());
         state.size = size;
         state.present.cut(size);
         state.journalled.cut(size);
         state.durable.cut(size);
-        state.holes.cut(size);
+        let dropped = state.freed.split_off(&size);
+        let forget = (!dropped.is_empty()).then_some(Change::ForgetFreed(self.id, size..old_size));
         state.cuts += 1;
         if !state.complete
-            && let Err(error) = self.journal_row(state)
+            && let Err(error) = self.journal_row(state, forget.as_slice())
         {
             state.size = old_size;
-            (state.present, state.journalled, state.durable, state.holes) = before;
+            (state.present, state.journalled, state.durable, state.freed) = before;
             rewrite.over(state);
             return Err(error);
         }
@@ -117,10 +144,12 @@ impl LocalFile {
         self.make_stale(state);
         file.set_len(size)?;
         simulation::saw(|| Event::Written);
+        state.blocks.cut(size);
+        state.vacated.cut(size);
         rewrite.over(state);
         self.shared.release(charged - state.charged(), dirty);
         if !state.complete && state.is_full() {
-            self.journal_complete(state)?;
+            self.journal_complete(state, &[])?;
             state.become_complete();
         }
         self.filled.notify_waiters();
@@ -136,11 +165,13 @@ impl LocalFile {
         if span.start >= end {
             return Ok(());
         }
+        leaves_freed_alone(&state, &(span.start..end))?;
         let inside = span.start..end.min(state.size);
-        if !inside.is_empty() {
-            self.zero_inside(&mut state, inside)?;
+        let mut outcome = if inside.is_empty() { Ok(()) } else { self.zero_inside(&mut state, inside) };
+        if outcome.is_ok() && end > state.size {
+            outcome = self.grow(&mut state, end).map_err(WriteRefused::from);
         }
-        if end > state.size { Ok(self.grow(&mut state, end)?) } else { Ok(()) }
+        self.note_refusal(&mut state, outcome)
     }
 
     fn zero_inside(&self, state: &mut State, span: Span) -> Outcome {
@@ -163,10 +194,9 @@ impl LocalFile {
             rewrite.over(state);
             return Err(error.into());
         }
-        state.holes.insert(span.clone());
+        state.blocks.free(span.clone());
         rewrite.zeroed(state, span);
         state.cuts += 1;
-        // What becomes present here is a hole at once, so the sum can only fall.
         self.shared.release(charged - state.charged(), dirty);
         Ok(())
     }
@@ -208,11 +238,14 @@ impl LocalFile {
             return Ok(());
         }
         let (absent, old_size) = (state.present.missing(span.clone()), state.size);
+        let back: Vec<Span> = state.freed_parts(&span).collect();
+        back.iter().for_each(|part| _ = state.freed.remove(&part.start));
         absent.iter().for_each(|part| state.present.insert(part.clone()));
         state.size = size;
         let known = size == old_size && state.journalled.contains(&span);
-        if let Err(error) = self.journal_gain(state, span, local && !known) {
+        if let Err(error) = self.journal_gain(state, span, local && !known, &back) {
             absent.into_iter().for_each(|part| state.present.remove(part));
+            state.freed.extend(back.into_iter().map(|part| (part.start, part.end)));
             state.size = old_size;
             return Err(error);
         }
@@ -221,17 +254,30 @@ impl LocalFile {
         Ok(())
     }
 
-    fn journal_gain(&self, state: &mut State, span: Span, new_change: bool) -> Result<()> {
+    /// `back`: parts that were freed and are here again.
+    fn journal_gain(&self, state: &mut State, span: Span, new_change: bool, back: &[Span]) -> Result<()> {
+        let mut changes: Vec<Change> = back.iter().map(|part| Change::ForgetFreed(self.id, part.clone())).collect();
         if state.is_full() {
             if state.dirty {
-                self.journal_complete(state)?;
+                self.journal_complete(state, &changes)?;
             }
             state.become_complete();
         } else if new_change && !state.discarded {
-            self.shared.journal.apply(&[Change::AddPresent(self.id, span.clone(), state.size)])?;
+            changes.push(Change::AddPresent(self.id, span.clone(), state.size));
+            self.shared.journal.apply(&changes)?;
             state.journalled.insert(span);
         }
         Ok(())
+    }
+}
+
+/// Bytes that an upload holds can't be changed in part: they are not here to be put together with the new ones.
+fn leaves_freed_alone(state: &State, span: &Span) -> Outcome {
+    let cut_into = |part: Span| part.start < span.start || span.end < part.end;
+    match state.freed_parts(span).any(cut_into) {
+        true if state.forfeited => Err(WriteRefused::Failed(Error::Stale)),
+        true => Err(WriteRefused::Freed),
+        false => Ok(()),
     }
 }
 

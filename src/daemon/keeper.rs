@@ -34,7 +34,10 @@ pub async fn keep(sources: Arc<Sources>, journal: Arc<Journal>, service: Arc<Ser
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut last, mut failing) = (Mark::default(), false);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = journal.swollen() => ticks.reset(),
+        }
         if let Some(silence) = sources.counts.silence().filter(|silence| silence.begun.elapsed() >= SILENCE) {
             sources.fs.assume_outage(silence.since, silence.error);
         }

@@ -146,6 +146,10 @@ impl Fs {
                     return Ok(true);
                 }
                 Err(WriteRefused::Full) => return Ok(false),
+                Err(WriteRefused::Freed) => {
+                    file.recall();
+                    return Ok(false);
+                }
                 Err(WriteRefused::Clean) => self.mark_dirty(ino, file)?,
                 Err(WriteRefused::Failed(error)) => return Err(error),
             }

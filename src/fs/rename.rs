@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::question::Watching;
 use super::remove::absent;
 use super::{Fs, RenameFlags};
+use crate::cache::LocalFile;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
@@ -21,6 +22,7 @@ use crate::media;
 use crate::namespace::{Ino, Inode, Namespace, Node, Seen, keys};
 use crate::store::{Condition, ListRequest};
 use crate::types::{Key, ListedObject, Version};
+use crate::writer::Hold;
 
 /// One name, and the inode found under it.
 struct Place {
@@ -71,6 +73,8 @@ impl Fs {
             if let Some(target) = target {
                 hidden.extend(self.prepare(target, flags.exchange).await?);
             }
+            // An upload can't change its key: what holds parts that aren't here has to be complete before.
+            let _whole = self.hold_whole(from, target.filter(|_| flags.exchange)).await;
             let old = Place { parent, name: Arc::clone(&name), ino: Some(from) };
             let new = Place { parent: to, name: Arc::clone(&to_name), ino: target };
             if self.rename_now(&old, &new, flags, &hidden)? {
@@ -78,6 +82,22 @@ impl Fs {
             }
         }
         Err(Error::Timeout)
+    }
+
+    /// Keeps uploads from taking parts of what moves, until the holds are dropped.
+    async fn hold_whole(&self, from: Ino, exchanged: Option<Ino>) -> Vec<Hold> {
+        let moving: Vec<(Key, Arc<LocalFile>)> = {
+            let names = self.names.lock();
+            let tops = std::iter::once(from).chain(exchanged).filter_map(|ino| names.key(ino).map(|key| (key, ino)));
+            let all: Vec<(Key, Ino)> = tops.flat_map(|top| names.below(top.1).into_iter().chain([top])).collect();
+            let local = |ino: Ino| names.get(ino)?.file()?.local.clone().filter(|local| local.is_dirty());
+            all.into_iter().filter_map(|(key, ino)| local(ino).map(|local| (key, local))).collect()
+        };
+        let mut holds = Vec::with_capacity(moving.len());
+        for (key, file) in moving {
+            holds.push(self.writer.hold_whole(&key, &file).await);
+        }
+        holds
     }
 
     /// Learns what a rename has to know of a directory: all below it where it moves, whether it is empty where it goes.

@@ -7,8 +7,8 @@ use crate::types::FileId;
 
 use super::rows::encode_spans;
 use super::seal::{Total, seal};
-use super::tables::{ATTEMPT, DESIRED, FILE, META, PRESENT, SYMLINK, UPLOAD};
-use super::{Change, FileRow, sums};
+use super::tables::{ATTEMPT, DESIRED, FILE, FREED, KEPT_UPLOAD, META, PRESENT, SYMLINK, UPLOAD};
+use super::{Change, FileRow, freed, sums};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -40,6 +40,7 @@ fn apply_one(connection: &Connection, total: &mut Total, change: &Change) -> Res
         }
         Change::RemoveFile(id) => {
             drop_spans(connection, total, *id)?;
+            freed::forget(connection, total, *id, &(0..i64::MAX as u64))?;
             sums::forget(connection, total, *id)?;
             FILE.drop_rows(connection, total, &(id.0 as i64))
         }
@@ -55,13 +56,20 @@ fn apply_one(connection: &Connection, total: &mut Total, change: &Change) -> Res
             connection.prepare_cached("UPDATE file SET used = ?2 WHERE id = ?1")?.execute([id.0 as i64, *used as i64]).map(|_| ())
         }
         Change::BeginUpload(key, id) => UPLOAD.put(connection, total, &[text(&id.0), text(key.as_str())]),
-        Change::EndUpload(id) => UPLOAD.drop_rows(connection, total, &id.0),
+        Change::EndUpload(id) => {
+            FREED.drop_rows(connection, total, &id.0)?;
+            KEPT_UPLOAD.drop_rows(connection, total, &id.0)?;
+            UPLOAD.drop_rows(connection, total, &id.0)
+        }
+        Change::KeepUpload(id, kept) => freed::keep_upload(connection, total, id, kept),
+        Change::FreePart(id, file, part) => freed::free(connection, total, id, *file, part),
+        Change::ForgetFreed(id, span) => freed::forget(connection, total, *id, span),
         Change::RememberSymlink(key, target) => SYMLINK.put(connection, total, &[text(key.as_str()), text(target)]),
         Change::ForgetSymlink(key) => SYMLINK.drop_rows(connection, total, &key.as_str()),
     }
 }
 
-fn text(text: &str) -> ValueRef<'_> {
+pub fn text(text: &str) -> ValueRef<'_> {
     ValueRef::Text(text.as_bytes())
 }
 

@@ -55,6 +55,15 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE at_rest ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE total (id INTEGER PRIMARY KEY, commits INTEGER NOT NULL, sum INTEGER NOT NULL, seal INTEGER NOT NULL);
 ",
+    "
+    CREATE TABLE kept_upload (
+        id TEXT PRIMARY KEY, file_id INTEGER NOT NULL, part_bytes INTEGER NOT NULL, headers TEXT NOT NULL, seal INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE freed (
+        file_id INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, upload_id TEXT NOT NULL,
+        number INTEGER NOT NULL, etag TEXT NOT NULL, md5 BLOB NOT NULL, seal INTEGER NOT NULL, PRIMARY KEY (file_id, start)
+    ) WITHOUT ROWID;
+",
 ];
 
 /// What the step says that brings the seals.

@@ -3,6 +3,7 @@
 //! - `database`: settings, schema, and what to tell the user when SQLite fails. `make`: a new journal.
 //! - `tables`, `seal`: rows with checksums, and their sum. `rows`, `changes`: from and to Rust.
 //! - `verify`, `tail`: is it whole, and does it reach as far as it did? Asked at each start.
+//! - `freed`: parts of files that only an unfinished upload holds. `reserve`: room on the disk that nobody else gets.
 //! - `salvage`: reads a journal without touching it, and what is left of a damaged one.
 //! - `sums`: checksums of data files, and which of those are at rest.
 //! - `learned`: headers of object versions, in a file of its own that may be lost.
@@ -12,7 +13,7 @@
 //! Invariants:
 //! - A commit is one `write(2)` to the WAL: it outlives the process at once (kill -9), and a power cut from the next
 //!   [`Journal::sync`] on. So a commit costs microseconds and may be made by a handler of the mount.
-//! - No handler waits for a disk: nothing but `sync` checkpoints. It does so on a second connection, and pays the
+//! - No handler waits for a disk: nothing but `sync` checkpoints, unless the log outgrows its limit. It does so on a second connection, and pays the
 //!   fsync that SQLite owes at the start of a new log itself.
 //! - A journal that is damaged, newer than this program or another bucket's is refused as it is, never repaired or
 //!   replaced in passing: it is the only index of data that the bucket doesn't have.
@@ -21,9 +22,11 @@
 
 mod changes;
 mod database;
+mod freed;
 mod learned;
 mod lock;
 mod make;
+mod reserve;
 mod rows;
 mod salvage;
 mod seal;
@@ -37,21 +40,25 @@ mod verify;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::error::{Error, Result};
 use crate::simulation::{self, Event};
-use crate::store::{Condition, UploadId};
+use crate::store::{Condition, Part, UploadId};
 use crate::types::{ETag, FileId, Key, ObjectHeaders, Span, Version};
 
 use database::explain;
 use learned::Learned;
 pub use lock::DirectoryLock;
+use reserve::Reserve;
 pub use salvage::{Salvage, replace, salvage};
 use seal::Total;
 use tables::{META, SYMLINK};
@@ -100,6 +107,23 @@ pub struct FileRow {
     pub used: u64,
 }
 
+/// An upload that holds what the cache directory doesn't any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptUpload {
+    pub file: FileId,
+    pub part_bytes: u64,
+    /// Those that the upload was begun with.
+    pub headers: ObjectHeaders,
+}
+
+/// A part that the bucket took and the data file doesn't hold any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreedPart {
+    pub part: Part,
+    pub span: Span,
+    pub md5: [u8; 16],
+}
+
 /// What a data file's checksums are worth; without one, bytes without a sum are taken as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seal {
@@ -134,14 +158,17 @@ pub enum Change {
     /// The file's place in the order of use; nothing where it has no row.
     Used(FileId, u64),
     BeginUpload(Key, UploadId),
+    /// Its freed parts are forgotten with it.
     EndUpload(UploadId),
+    /// Parts of the file are to be freed: the upload has to be gone on with after a crash.
+    KeepUpload(UploadId, KeptUpload),
+    /// The upload alone holds this part from now on.
+    FreePart(UploadId, FileId, FreedPart),
+    /// Freed parts that begin in this span are here again, or no part of the file any more.
+    ForgetFreed(FileId, Span),
     RememberSymlink(Key, String),
     ForgetSymlink(Key),
 }
-
-/// A log of so many pages (64 MiB) is started anew even while it is being written to: it costs a stall of one fsync,
-/// and an endless log costs the disk and the next start.
-const RESTART_PAGES: i64 = 16_384;
 
 const JOURNAL_FILE: &str = "journal.sqlite";
 
@@ -164,6 +191,12 @@ pub struct Journal {
     commits: AtomicU64,
     synced: AtomicU64,
     was_made: bool,
+    /// Of the log, after the last commit.
+    log_pages: Arc<AtomicU64>,
+    /// The log is half-way to its limit.
+    swollen: Notify,
+    /// Closed after SQLite's own descriptors.
+    reserve: Option<Reserve>,
 }
 
 impl Journal {
@@ -179,13 +212,15 @@ impl Journal {
         let path = directory.join(JOURNAL_FILE);
         let was_made = make::ensure(directory)?;
         verify::header(&path)?;
-        let connection = database::connect(&path).map_err(|e| verify::refuse(&path, e))?;
+        let mut connection = database::connect(&path).map_err(|e| verify::refuse(&path, e))?;
         let found = verify::contents(&connection, &path)?;
         let (boot, tail) = (tail::boot_number(boot), tail::read(directory)?);
         verify::reach(&path, &tail, &found.unwrap_or_default(), boot)?;
         let total = database::migrate(&connection, found).map_err(|e| explain(&path, e))?;
         let second = database::connect(&path).map_err(|e| explain(&path, e))?;
-        let journal = Journal {
+        let log_pages = Arc::new(AtomicU64::new(0));
+        count_pages(&mut connection, &log_pages).map_err(|e| explain(&path, e))?;
+        let mut journal = Journal {
             directory: directory.to_owned(),
             main: Mutex::new(Main { connection, total, tail: open_tail(directory, &tail, total, boot) }),
             second: Mutex::new(second),
@@ -193,12 +228,16 @@ impl Journal {
             commits: AtomicU64::new(1),
             synced: AtomicU64::new(0),
             was_made,
+            log_pages,
+            swollen: Notify::new(),
+            reserve: None,
         };
         journal.claim(bucket)?;
         if was_made {
             journal.sync()?;
             File::open(directory)?.sync_all()?;
         }
+        journal.reserve = Some(Reserve::open(&path, &make::log_of(&path))?);
         Ok(journal)
     }
 
@@ -255,6 +294,16 @@ impl Journal {
         self.read(rows::uploads)
     }
 
+    /// Uploads that hold freed parts, with these in the order of their spans.
+    pub fn kept_uploads(&self) -> Result<Vec<(UploadId, KeptUpload, Vec<FreedPart>)>> {
+        self.read(freed::kept_uploads)
+    }
+
+    /// Freed parts of all files.
+    pub fn freed(&self) -> Result<Vec<(FileId, Span)>> {
+        self.read(freed::spans)
+    }
+
     /// What conditional writes whose end nobody recorded would have left in the bucket.
     pub fn attempts(&self) -> Result<Vec<(Key, ETag)>> {
         self.read(rows::attempts)
@@ -293,7 +342,16 @@ impl Journal {
     /// Checkpoints and fsyncs: what was committed before the call outlives a power cut after it. May take long:
     /// blocking pool only.
     pub fn sync(&self) -> Result<()> {
-        self.learned.flush()?;
+        if let Err(error) = self.learned.flush() {
+            // It may be lost; the journal may not.
+            tracing::debug!(%error, "learned attributes are not on the disk");
+        }
+        let synced = self.sync_log();
+        self.reserve.iter().for_each(Reserve::refill);
+        synced
+    }
+
+    fn sync_log(&self) -> Result<()> {
         let covered = self.commits.load(Ordering::Acquire);
         if self.synced.load(Ordering::Acquire) == covered {
             return Ok(());
@@ -306,7 +364,7 @@ impl Journal {
         let mut main = self.main.lock();
         let mut reached = Some(reached);
         let all_moved = pages == moved && self.commits.load(Ordering::Acquire) == covered;
-        if all_moved || pages >= RESTART_PAGES {
+        if all_moved || pages as u64 >= self.log_limit() / 2 {
             if !all_moved {
                 self.checkpoint("PRAGMA wal_checkpoint(RESTART)")?;
             }
@@ -318,6 +376,16 @@ impl Journal {
             reached = main.total.commits.checked_sub(1);
         }
         self.note_synced(main, reached.unwrap_or_default())
+    }
+
+    /// In pages.
+    fn log_limit(&self) -> u64 {
+        self.reserve.as_ref().map_or(u64::MAX, |reserve| reserve.log_limit)
+    }
+
+    /// Resolves when the log has grown so much, since this call was made, that it should be synced before its time.
+    pub fn swollen(&self) -> Notified<'_> {
+        self.swollen.notified()
     }
 
     /// A power cut must not leave an older record than this for long: it would ask for less.
@@ -345,7 +413,31 @@ impl Journal {
         result.map_err(|error| self.explain(error))
     }
 
-    fn transaction(&self, main: &mut Main, work: impl FnOnce(&Connection, &mut Total) -> rusqlite::Result<()>) -> Result<()> {
+    fn transaction(&self, main: &mut Main, work: impl Fn(&Connection, &mut Total) -> rusqlite::Result<()>) -> Result<()> {
+        let limit = self.log_limit();
+        if self.log_pages.load(Ordering::Relaxed) >= limit
+            && let Err(error) = self.checkpoint("PRAGMA wal_checkpoint(RESTART)")
+        {
+            tracing::warn!(%error, "the journal's log grows past its limit");
+        }
+        let mut result = self.attempt(main, &work);
+        if result.as_ref().is_err_and(is_full) && self.checkpoint("PRAGMA wal_checkpoint(RESTART)").is_ok() {
+            // The log begins anew, in blocks that it has.
+            result = self.attempt(main, &work);
+        }
+        let total = result.map_err(|error| self.explain(error))?;
+        simulation::saw(|| Event::Committed);
+        main.total = total;
+        if let Some(tail) = &mut main.tail {
+            tail.acknowledge(total.commits);
+        }
+        if self.log_pages.load(Ordering::Relaxed) >= limit / 2 {
+            self.swollen.notify_one();
+        }
+        Ok(())
+    }
+
+    fn attempt(&self, main: &Main, work: &impl Fn(&Connection, &mut Total) -> rusqlite::Result<()>) -> rusqlite::Result<Total> {
         let mut total = main.total;
         let result = database::transaction(&main.connection, |connection| {
             work(connection, &mut total)?;
@@ -353,13 +445,7 @@ impl Journal {
             changes::put_total(connection, &total)
         });
         self.commits.fetch_add(1, Ordering::AcqRel);
-        result.map_err(|error| self.explain(error))?;
-        simulation::saw(|| Event::Committed);
-        main.total = total;
-        if let Some(tail) = &mut main.tail {
-            tail.acknowledge(total.commits);
-        }
-        Ok(())
+        result.map(|()| total)
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
@@ -375,6 +461,22 @@ impl Journal {
     pub(crate) fn refuse_commits(&self, refuse: bool) {
         self.main.lock().connection.pragma_update(None, "query_only", refuse).expect("a pragma");
     }
+}
+
+/// Has the length of the log noted with each commit.
+fn count_pages(connection: &mut Connection, pages: &Arc<AtomicU64>) -> rusqlite::Result<()> {
+    let noted = Arc::clone(pages);
+    connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: i32| {
+        noted.store(u64::try_from(pages).unwrap_or_default(), Ordering::Relaxed);
+        Ok(())
+    }))
+}
+
+/// No room on the disk, for the log or for its index.
+fn is_full(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi;
+    let full = [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE];
+    error.sqlite_error().is_some_and(|cause| full.contains(&cause.extended_code))
 }
 
 /// A start doesn't fail for want of it: a full disk must not keep what is here from being sent.

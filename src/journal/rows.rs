@@ -132,7 +132,7 @@ fn unite(spans: &mut Vec<Span>) {
     *spans = joined;
 }
 
-fn text(value: &Value) -> Option<&str> {
+pub fn text(value: &Value) -> Option<&str> {
     if let Value::Text(text) = value { Some(text) } else { None }
 }
 

@@ -95,6 +95,28 @@ pub const SYMLINK: Table = Table {
     all: "SELECT * FROM symlink ORDER BY key",
 };
 
+pub const KEPT_UPLOAD: Table = Table {
+    name: "kept_upload",
+    columns: &["id", "file_id", "part_bytes", "headers"],
+    by_row_number: false,
+    find: "SELECT seal FROM kept_upload WHERE id = ?1",
+    put: "INSERT OR REPLACE INTO kept_upload (id, file_id, part_bytes, headers, seal) VALUES (?1, ?2, ?3, ?4, ?5)",
+    drop: "DELETE FROM kept_upload WHERE id = ?1 RETURNING seal",
+    all: "SELECT * FROM kept_upload ORDER BY id",
+};
+
+pub const FREED: Table = Table {
+    name: "freed",
+    columns: &["file_id", "start", "end", "upload_id", "number", "etag", "md5"],
+    by_row_number: false,
+    find: "SELECT seal FROM freed WHERE file_id = ?1 AND start = ?2",
+    put: "INSERT OR REPLACE INTO freed (file_id, start, end, upload_id, number, etag, md5, seal)
+          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    // All parts of an upload go at once.
+    drop: "DELETE FROM freed WHERE upload_id = ?1 RETURNING seal",
+    all: "SELECT * FROM freed ORDER BY file_id, start",
+};
+
 pub const CHECKSUM: Table = Table {
     name: "checksum",
     columns: &["file_id", "region", "sums"],
@@ -116,7 +138,7 @@ pub const AT_REST: Table = Table {
     all: "SELECT * FROM at_rest ORDER BY file_id",
 };
 
-pub const TABLES: [&Table; 9] = [&META, &DESIRED, &FILE, &PRESENT, &UPLOAD, &ATTEMPT, &SYMLINK, &CHECKSUM, &AT_REST];
+pub const TABLES: [&Table; 11] = [&META, &DESIRED, &FILE, &PRESENT, &UPLOAD, &ATTEMPT, &SYMLINK, &CHECKSUM, &AT_REST, &KEPT_UPLOAD, &FREED];
 
 impl Table {
     /// How many of the first columns are the primary key: as many as `find` asks for.

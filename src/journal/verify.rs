@@ -67,6 +67,10 @@ fn rows(connection: &Connection) -> rusqlite::Result<Total> {
     let total = total.ok_or_else(|| super::tables::damage("the row of totals is missing or has a wrong checksum".to_owned()))?;
     let mut found = Total { commits: total.commits, sum: 0 };
     for table in TABLES {
+        // An older journal lacks some.
+        if !connection.table_exists(None, table.name)? {
+            continue;
+        }
         table.scan(connection, |_, seal| {
             found.add(seal);
             Ok(())

@@ -151,12 +151,25 @@ impl Reader {
         loop {
             // Again in each round: the file may have been truncated.
             let range = clamp(file, range.start, (range.end - range.start) as usize);
+            let filled = file.filled();
             if let Some(bytes) = present(file, &range)? {
                 return Ok(bytes);
             }
+            if file.is_freed(range.clone()) {
+                // An unfinished upload has it: a version that can be read comes of that.
+                if file.is_forfeited() {
+                    return Err(Error::Stale);
+                }
+                file.recall();
+                filled.await;
+                continue;
+            }
             if self.shared.is_full() {
                 pattern.lock().pace.narrow();
-                return uncached::read(&self.shared, file, pattern, &range).await;
+                match uncached::read(&self.shared, file, pattern, &range).await {
+                    Err(Error::Stale) if file.is_freed(range.clone()) => continue,
+                    read => return read,
+                }
             }
             let base = file.base().ok_or_else(without_source)?;
             let reach = pattern.lock().pace.reach(&range, base.size);

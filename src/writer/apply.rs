@@ -131,6 +131,11 @@ impl Shared {
             queue.give_up_session(&step.key);
             self.aborts.notify_one();
         }
+        // A file that only gets another name holds all its parts, see `Writer::hold_whole`.
+        let old_file = queue.get(&step.key).and_then(|old| old.file.clone());
+        if let Some(old) = old_file.filter(|old| step.file.as_ref().is_none_or(|file| file.id() != old.id())) {
+            old.forfeit();
+        }
         let Some(desired) = &step.desired else {
             if let Some(old) = queue.remove(&step.key, now) {
                 part_with_waiters(old, moved);

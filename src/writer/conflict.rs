@@ -3,6 +3,7 @@
 //! The decision is pure. Neither side's bytes are ever destroyed, with one exception that the caller is told of: in
 //! through mode a new name is reserved by its conditional PUT, and whoever lost it gets `Exists` and makes another name.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -12,7 +13,8 @@ use super::entry::Entry;
 use super::finish::{fail_for_good, is_current};
 use super::flight::{Effect, Job, Refused};
 use super::queue::Queue;
-use super::{OnConflict, Shared};
+use super::session::has_freed;
+use super::{OnConflict, Shared, aside};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
@@ -84,7 +86,7 @@ fn decide(facts: &Facts) -> Decision {
 }
 
 /// Looks at what is there and decides.
-pub async fn resolve(shared: &Shared, job: &Job, refused: Refused) -> Result<Effect> {
+pub async fn resolve(shared: &Arc<Shared>, job: &Job, refused: Refused) -> Result<Effect> {
     let info = match shared.store.head(&job.key).await {
         Ok(info) => Some(info),
         Err(error) if error.is(ErrorKind::NotFound) => None,
@@ -112,6 +114,9 @@ pub async fn resolve(shared: &Shared, job: &Job, refused: Refused) -> Result<Eff
             None => Effect::Nothing,
         },
         (Decision::Again(condition), _) => Effect::Again(condition),
+        (Decision::Lost(Loss::KeepBoth), Some(theirs)) if job.file.as_ref().is_some_and(|file| has_freed(file)) => {
+            return aside::keep_theirs(shared, job, &theirs).await;
+        }
         (Decision::Lost(loss), _) => Effect::Lost(loss),
         (Decision::Ours | Decision::Later, _) => {
             let message = "a condition was refused that holds";
@@ -140,7 +145,10 @@ pub fn lost(shared: &Shared, job: &Job, loss: Loss) {
             return super::finish::failed(shared, job, failed);
         }
     };
-    queue.give_up_session(&job.key);
+    // What is held keeps the parts that are in the bucket alone.
+    if loss != Loss::Hold || !job.file.as_ref().is_some_and(|file| has_freed(file)) {
+        queue.give_up_session(&job.key);
+    }
     let told = waiters.iter().any(|waiter| !waiter.tell.is_closed());
     if shared.config.through && loss != Loss::Hold && !told {
         queue.keep_error(&job.key, backoff::copy(&error));
@@ -203,7 +211,7 @@ fn hold(queue: &mut Queue, job: &Job, error: &Error, now: Instant) -> Result<Los
 }
 
 /// `NAME.conflict-HOST-YYYYMMDDTHHMMSS.EXT` beside `key` (UTC); later attempts add a number. Never over 255 bytes.
-fn conflict_key(key: &Key, host: &str, time: SystemTime, attempt: u32) -> Key {
+pub fn conflict_key(key: &Key, host: &str, time: SystemTime, attempt: u32) -> Key {
     let Some((directory, name)) = key.split() else { return key.clone() };
     let (stem, extension) = match name.rfind('.') {
         Some(dot) if dot > 0 => name.split_at(dot),

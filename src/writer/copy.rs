@@ -89,7 +89,7 @@ async fn made_before(shared: &Shared, job: &Job, from: &Version) -> Result<Effec
 }
 
 /// [`Error::Stale`]: that version is gone.
-async fn copy_version(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
+pub async fn copy_version(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
     if from.size > shared.tuning.copy_bytes {
         return copy_parts(shared, job, from).await;
     }

@@ -60,6 +60,8 @@ pub struct Entry {
     pub unsure: bool,
     /// Made under a name that was being deleted: once it is, the name has to be new.
     pub new_once_deleted: bool,
+    /// A writer waits for the room that its finished parts would make.
+    pub ahead: bool,
     /// Its bytes go up from here: the version that they came from is about to be overwritten.
     pub local_only: bool,
 }
@@ -80,6 +82,7 @@ impl Entry {
             waiters: Vec::new(),
             unsure: false,
             new_once_deleted: false,
+            ahead: false,
             local_only: false,
         }
     }

@@ -55,12 +55,17 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
 
 /// Settles the file with what went up, decides what is left to want, and adds the rows that say so.
 fn left(entry: Option<&Entry>, job: &Job, stored: &Stored, changes: &mut Vec<Change>) -> Result<Left> {
+    let same_content = entry.is_some_and(|entry| entry.desired.content == job.desired.content);
+    if let Some(file) = job.file.as_ref().filter(|_| !same_content) {
+        file.forfeit();
+    }
     let Some(entry) = entry else { return Ok(None) };
     let unchanged = entry.generation == job.generation;
     let same_file = matches!(stored.content, Content::Staged(_)) && stored.content == entry.desired.content;
     let mut settled = true;
     if let (true, Some(file), Some(stamp)) = (same_file, &entry.file, &stored.stamp) {
-        settled = file.settle(stamp, &stored.version)?;
+        let ended: Vec<Change> = stored.upload.clone().map(Change::EndUpload).into_iter().collect();
+        settled = file.settle_with(stamp, &stored.version, &ended)?;
     }
     // Of an unchanged entry the file system may have told newer headers than the upload was begun with.
     let wanted = if unchanged { stored.wanted.as_ref() } else { entry.desired.headers.as_ref() };
@@ -156,7 +161,7 @@ fn settle_entry(queue: &mut Queue, job: &Job, left: Left, now: Instant) -> Vec<W
 }
 
 /// The bucket has answered: an outage is over.
-fn answered(queue: &mut Queue, key: &Key, now: Instant) {
+pub fn answered(queue: &mut Queue, key: &Key, now: Instant) {
     queue.pace.wrote(key, now);
     for victim in queue.outage.over() {
         if let Some(entry) = queue.get_mut(&victim).filter(|entry| entry.failed.is_none()) {

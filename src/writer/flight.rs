@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::entry::Entry;
-use super::{Shared, conflict, copy, cycle, delete, directory, finish, inline, upload};
+use super::{Shared, ahead, conflict, copy, cycle, delete, directory, finish, inline, upload};
 use crate::cache::{LocalFile, Stamp};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
@@ -46,6 +46,8 @@ impl Job {
 
 pub enum Step {
     Run(Job),
+    /// Send what is finished of a file that is still being written.
+    Ahead(Job),
     /// Take the bytes here, to break a cycle.
     Localise(Job),
     /// Up to 1,000.
@@ -62,6 +64,8 @@ pub enum Effect {
     Nothing,
     /// The source of the copy is nowhere.
     Gone,
+    /// Parts went up ahead; the file is still wanted.
+    Ahead,
     /// Something else is wanted by now; nothing was changed.
     Unwanted,
     /// The same once more, under this condition.
@@ -101,6 +105,7 @@ pub async fn fly(shared: Arc<Shared>, step: Step) {
     let aloft = Aloft::new(&shared, &step);
     match &step {
         Step::Run(job) => land(&shared, job, run(&shared, job).await),
+        Step::Ahead(job) => land(&shared, job, ahead::send(&shared, job).await),
         Step::Localise(job) => cycle::localise(&shared, job).await.unwrap_or_else(|error| finish::failed(&shared, job, error)),
         Step::Delete(jobs) => delete::delete(&shared, jobs).await,
     }
@@ -126,6 +131,7 @@ fn land(shared: &Shared, job: &Job, effect: Result<Effect>) {
         Ok(Effect::Stored(stored)) => finish::stored(shared, job, stored),
         Ok(Effect::Nothing) => finish::nothing(shared, job),
         Ok(Effect::Gone) => finish::gone(shared, job),
+        Ok(Effect::Ahead) => ahead::landed(shared, job),
         Ok(Effect::Again(condition)) => finish::again(shared, job, condition),
         Ok(Effect::Lost(loss)) => conflict::lost(shared, job, loss),
         Ok(Effect::Wrong(etag, error)) => finish::wrong(shared, job, etag, error),
@@ -144,7 +150,7 @@ struct Aloft<'a> {
 impl<'a> Aloft<'a> {
     fn new(shared: &'a Shared, step: &Step) -> Self {
         let (jobs, deletes) = match step {
-            Step::Run(job) | Step::Localise(job) => (vec![job.clone()], false),
+            Step::Run(job) | Step::Ahead(job) | Step::Localise(job) => (vec![job.clone()], false),
             Step::Delete(jobs) => (jobs.clone(), true),
         };
         Self { shared, jobs, deletes }

@@ -16,6 +16,8 @@ pub struct Tuning {
     pub single_bytes: u64,
     /// Parts begin at this size; a power of two.
     pub part_bytes: u64,
+    /// Parts that have to fit a small cache: S3 and R2 refuse smaller ones, but for the last.
+    pub least_part_bytes: u64,
     /// S3 and R2 refuse more parts.
     pub max_parts: u64,
     /// R2's largest object (S3's is a little larger).
@@ -33,6 +35,7 @@ impl Default for Tuning {
         Self {
             single_bytes: 16 * MIB,
             part_bytes: 16 * MIB,
+            least_part_bytes: 5 * MIB,
             max_parts: 10_000,
             max_object_bytes: 4_995 * (GIB * 1024 / 1000),
             copy_bytes: 5 * GIB - 5 * MIB,
@@ -41,6 +44,9 @@ impl Default for Tuning {
         }
     }
 }
+
+/// So many parts of a growing file shall fit into the cache: one being written, the others on their way up.
+const AHEAD_PARTS: u64 = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartSource {
@@ -65,6 +71,16 @@ pub fn part_bytes(size: u64, first: u64, max_parts: u64) -> u64 {
         part *= 2;
     }
     part
+}
+
+/// Parts for a file that is still growing, in a cache that holds `capacity` bytes: small enough that many fit, so that some
+/// go up while others are written; and large enough for a file twice as long as now.
+pub fn ahead_part_bytes(size: u64, capacity: u64, tuning: &Tuning) -> u64 {
+    let mut part = tuning.part_bytes;
+    while part > capacity / AHEAD_PARTS && part > tuning.least_part_bytes {
+        part = (part / 2).max(tuning.least_part_bytes);
+    }
+    part_bytes(size.saturating_mul(2), part, tuning.max_parts)
 }
 
 /// Cuts `size` bytes into parts of `part` bytes. `base`: the size of the version that untouched parts may be copied
@@ -97,6 +113,22 @@ mod tests {
             assert_eq!(part_bytes(size, tuning.part_bytes, tuning.max_parts), expected, "{size}");
         }
         assert!((5_017..5_120).contains(&(tuning.max_object_bytes / GIB)), "4.9 to 5 TiB");
+    }
+
+    #[test]
+    fn parts_of_a_growing_file_fit_the_cache_and_the_limits() {
+        let tuning = Tuning::default();
+        for (size, capacity, expected) in [
+            (0, u64::MAX, 16 * MIB),
+            (50 * MIB, 64 * MIB, 8 * MIB),
+            (50 * MIB, 60 * MIB, 5 * MIB),
+            (10 * MIB, MIB, 5 * MIB),
+            (25_000 * MIB, 60 * MIB, 5 * MIB),
+            (25_001 * MIB, 60 * MIB, 10 * MIB),
+            (100_000 * MIB, u64::MAX, 32 * MIB),
+        ] {
+            assert_eq!(ahead_part_bytes(size, capacity, &tuning), expected, "{size} {capacity}");
+        }
     }
 
     #[test]

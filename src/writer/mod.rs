@@ -4,8 +4,11 @@
 //! - `grid` (parts), `order` (what waits for what), `entry` (due times), `pace`, `outage`, `backoff`: pure decisions.
 //! - `queue`: the waiting keys in memory; `apply`: how new desired states get there and into the journal.
 //! - `pick`: one pass over the queue; `reconcile`: the loop around it; `flight`: one operation from start to record.
-//! - `upload`, `multipart`, `parts`, `inline`, `source`: data to the bucket. `copy`, `delete`, `directory`, `cycle`: the rest.
-//! - `left_overs`: what a killed daemon left. `finish`, `conflict`: what became of it. `salvage`: what a crash of the machine left to want. `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
+//! - `upload`, `multipart`, `session`, `parts`, `inline`, `source`: data to the bucket; `ahead`: while it is written.
+//! - `copy`, `delete`, `directory`, `cycle`: the rest.
+//! - `finish`, `conflict`, `aside`: what became of it. `left_overs`: what a killed daemon left. `salvage`: what a crash of the
+//!   machine left to want.
+//! - `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
 //!
 //! Invariants:
 //! - The journal knows before anybody else does: a desired state is written before `apply` returns, cleared after the
@@ -15,7 +18,9 @@
 //!
 //! Must not: know inodes or handles, or call back with a lock held.
 
+mod ahead;
 mod apply;
+mod aside;
 mod backlog;
 mod backoff;
 mod conflict;
@@ -40,6 +45,7 @@ mod pick;
 mod queue;
 mod reconcile;
 mod salvage;
+mod session;
 mod source;
 mod sync;
 #[cfg(test)]
@@ -197,6 +203,7 @@ impl Writer {
             queue.remember_own(&key, etag);
         }
         let desired = salvage::desired(&journal, &cache)?;
+        session::restore(&mut queue, &journal, &cache, &desired)?;
         load(&mut queue, desired, &cache);
         let shared = Shared {
             store,

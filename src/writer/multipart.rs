@@ -1,11 +1,9 @@
 //! Parallel multipart upload of one file, that survives failures of its parts and changes of the file.
 //!
-//! A session remembers what each part held (the MD5 of the data, or the version that it was copied from). A pass sends
-//! what differs from that; after a pass in which the file did not change the upload is completed. So a file that is
-//! written to while it goes up, and an upload that was interrupted, are the same case. Between attempts the session
-//! waits in the queue; its id is in the journal before the first part, so that no crash leaves an orphan.
+//! A session remembers what each part held. A pass sends what differs from that; after a pass in which the file did not
+//! change the upload is completed. So a file that is written to while it goes up, an upload that was interrupted, and one
+//! that was begun while the file was being written (`ahead`) are the same case.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,39 +11,15 @@ use futures::{StreamExt, stream};
 
 use super::flight::{Effect, Job, Refused, Stored};
 use super::grid::{self, PartPlan, PartSource};
+use super::session::{self, Holds, Sent, Session};
 use super::upload::{breathe, headers};
 use super::{Shared, inline, parts, source};
 use crate::cache::{LocalFile, Stamp};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::journal::Change;
 use crate::store::{Condition, ErrorKind, Part, Receipt, StoreError, UploadId, multipart_count, multipart_etag};
-use crate::types::{ETag, FileId, ObjectHeaders, Span, Version};
-
-/// One multipart upload that was begun.
-#[derive(Debug)]
-pub struct Session {
-    pub id: UploadId,
-    pub file: FileId,
-    headers: ObjectHeaders,
-    part_bytes: u64,
-    sent: BTreeMap<u32, Sent>,
-}
-
-#[derive(Clone, Debug)]
-struct Sent {
-    part: Part,
-    span: Span,
-    holds: Holds,
-}
-
-/// What a part was made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Holds {
-    /// Data with this MD5.
-    Data([u8; 16]),
-    /// The same span of the base with this ETag.
-    Base(ETag),
-}
+use crate::types::{ETag, Version};
 
 /// How a pass over the parts ended.
 enum Pass {
@@ -62,16 +36,19 @@ pub async fn upload(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -> R
     for round in 0.. {
         if !parts::is_wanted(shared, job) {
             shared.give_up_session(&job.key);
+            file.forfeit();
             return Ok(Some(Effect::Unwanted));
         }
         let stamp = file.stamp()?;
         let size = file.size();
-        if size <= shared.tuning.single_bytes || size > shared.tuning.max_object_bytes {
+        let sizes = shared.tuning.single_bytes + 1..=shared.tuning.max_object_bytes;
+        if !sizes.contains(&size) && !session::has_freed(file) {
             shared.give_up_session(&job.key);
             return Ok(None);
         }
         let base = file.base().filter(|base| copies && base.size > shared.tuning.single_bytes);
-        let mut session = session(shared, job, file, size).await?;
+        let part_bytes = grid::part_bytes(size, shared.tuning.part_bytes, shared.tuning.max_parts);
+        let mut session = session::session(shared, job, file, size, part_bytes).await?;
         let changed = if base.is_some() { file.changed() } else { Vec::new() };
         let plan = grid::plan(size, session.part_bytes, base.as_ref().map(|base| base.size), &changed);
         let pass = pass(shared, job, file, &mut session, &plan, base.as_ref()).await;
@@ -81,20 +58,23 @@ pub async fn upload(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -> R
             }
             Ok(Pass::Done | Pass::Again) => {}
             Ok(Pass::BaseGone) if is_lost(job, base.as_ref()) => {
-                parts::give_up(shared, job, session.id);
+                session::abandon(shared, job, file, session);
                 return Ok(Some(Effect::Refused(Refused { ours: None, unsure: false })));
             }
             Ok(Pass::BaseGone) if file.is_complete() => copies = false,
             Ok(Pass::BaseGone) => {
-                parts::give_up(shared, job, session.id);
+                session::abandon(shared, job, file, session);
                 return Err(Error::Stale);
             }
+            Err(error) if error.is_store(ErrorKind::NoSuchUpload) && session::has_freed(file) => {
+                return dropped(shared, job, file, session, None, error).await.map(Some);
+            }
             Err(error) => {
-                keep(shared, job, session, &error);
+                session::keep(shared, job, file, session, &error);
                 return Err(error);
             }
         }
-        shared.queue.lock().sessions.insert(job.key.clone(), session);
+        session::put_back(shared, job, file, session);
         breathe(round).await;
     }
     Ok(None)
@@ -105,33 +85,6 @@ fn is_lost(job: &Job, base: Option<&Version>) -> bool {
     match (&job.desired.condition, base) {
         (Condition::IfMatch(etag), Some(base)) => base.key == job.key && base.etag == *etag,
         _ => false,
-    }
-}
-
-/// The session that was begun for this file, if it still fits, or a new one.
-async fn session(shared: &Arc<Shared>, job: &Job, file: &LocalFile, size: u64) -> Result<Session> {
-    let headers = headers(shared, job, file);
-    let part_bytes = grid::part_bytes(size, shared.tuning.part_bytes, shared.tuning.max_parts);
-    let begun = shared.queue.lock().sessions.remove(&job.key);
-    if let Some(session) = begun {
-        // Headers that moved on meanwhile (times do, while a file is written) cost a copy at the end, not all parts again.
-        let fits = session.headers == headers || !session.sent.is_empty();
-        if session.file == file.id() && fits && session.part_bytes == part_bytes {
-            return Ok(session);
-        }
-        parts::give_up(shared, job, session.id);
-    }
-    let id = parts::begin(shared, job, &headers).await?;
-    Ok(Session { id, file: file.id(), headers, part_bytes, sent: BTreeMap::new() })
-}
-
-/// Keeps the session for the next attempt, unless the store has lost it or nobody wants it.
-fn keep(shared: &Shared, job: &Job, session: Session, error: &Error) {
-    let lost = error.is_store(ErrorKind::NoSuchUpload);
-    if lost || !parts::is_wanted(shared, job) {
-        parts::give_up(shared, job, session.id);
-    } else {
-        shared.queue.lock().sessions.insert(job.key.clone(), session);
     }
 }
 
@@ -195,6 +148,9 @@ impl Sender<'_> {
         if self.stop.load(Ordering::Relaxed) || !parts::is_wanted(shared, job) {
             return Ok(None);
         }
+        if self.file.is_freed(plan.span.clone()) {
+            return held.map(Some).ok_or_else(session::lost);
+        }
         let (holds, body) = match (plan.source, self.base) {
             (PartSource::Base, Some(base)) => (Holds::Base(base.etag.clone()), None),
             _ => {
@@ -218,7 +174,7 @@ impl Sender<'_> {
 async fn complete(
     shared: &Arc<Shared>,
     job: &Job,
-    file: &LocalFile,
+    file: &Arc<LocalFile>,
     session: Session,
     count: usize,
     size: u64,
@@ -236,6 +192,10 @@ async fn complete(
         upload: Some(session.id.clone()),
     };
     if let Some(etag) = &expected {
+        if session::has_freed(file) {
+            // What this Complete makes may be all there is of the file: a crash after it must know its own work.
+            shared.journal.apply(&[Change::Attempt(job.key.clone(), etag.clone())])?;
+        }
         inline::begin_attempt(shared, job, etag)?;
     }
     match shared.store.complete_upload(&job.key, &session.id, &parts, &job.desired.condition).await {
@@ -248,31 +208,66 @@ async fn complete(
             Ok(Effect::Stored(stored))
         }
         Err(error) if inline::is_refusal(&error, &job.desired.condition) => {
-            parts::give_up(shared, job, session.id);
+            session::abandon(shared, job, file, session);
             stored.upload = None;
             let ours = expected.map(|etag| Stored { version: Version { etag, ..stored.version.clone() }, ..stored });
             Ok(Effect::Refused(Refused { ours, unsure: error.outcome_unknown }))
         }
-        // Lost, or completed by an attempt whose answer was lost.
         Err(error) if error.is(ErrorKind::NoSuchUpload) => {
-            let info = shared.store.head(&job.key).await;
-            parts::give_up(shared, job, session.id);
-            match info {
-                Ok(info) if Some(&info.etag) == expected.as_ref() && info.size == size => {
-                    (stored.version.etag, stored.last_modified, stored.upload) = (info.etag, info.last_modified, None);
-                    Ok(Effect::Stored(stored))
-                }
-                _ => Err(error.into()),
-            }
+            let error = error.into();
+            dropped(shared, job, file, session, Some((stored, expected)), error).await
         }
         Err(error) => {
             if let Some(expected) = &expected {
                 inline::note_attempt(shared, job, &error, expected);
             }
             let error = error.into();
-            keep(shared, job, session, &error);
+            session::keep(shared, job, file, session, &error);
             Err(error)
         }
+    }
+}
+
+/// The store doesn't know the upload: lost, or completed by an attempt whose answer was lost. `sent`: what Complete would
+/// have stored, and its ETag.
+async fn dropped(
+    shared: &Arc<Shared>,
+    job: &Job,
+    file: &Arc<LocalFile>,
+    session: Session,
+    sent: Option<(Stored, Option<ETag>)>,
+    error: Error,
+) -> Result<Effect> {
+    let info = match shared.store.head(&job.key).await {
+        Ok(info) => Some(info),
+        Err(missing) if missing.is(ErrorKind::NotFound) => None,
+        // Not to be told apart now.
+        Err(unknown) if session::has_freed(file) => {
+            session::put_back(shared, job, file, session);
+            return Err(unknown.into());
+        }
+        Err(_) => None,
+    };
+    let (size, freed) = (file.size(), session::has_freed(file));
+    let (headers, upload) = (session.headers.clone(), session.id.clone());
+    parts::give_up(shared, job, session.id);
+    match (info, sent) {
+        (Some(info), Some((mut stored, expected))) if Some(&info.etag) == expected.as_ref() && info.size == size => {
+            (stored.version.etag, stored.last_modified, stored.upload) = (info.etag, info.last_modified, None);
+            Ok(Effect::Stored(stored))
+        }
+        // An earlier attempt of ours, perhaps before a restart: what was freed is in there, whatever else has changed since.
+        (Some(info), _) if freed && shared.queue.lock().is_own(&job.key, &info.etag) => Ok(Effect::Stored(Stored {
+            content: job.desired.content.clone(),
+            version: Version { key: job.key.clone(), etag: info.etag, size: info.size },
+            headers: Some(headers.clone()),
+            wanted: Some(super::upload::headers(shared, job, file)),
+            last_modified: info.last_modified,
+            stamp: Some(Stamp { change: 0, ..file.stamp()? }),
+            upload: Some(upload),
+        })),
+        _ if freed => Err(session::lost()),
+        _ => Err(error),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::flight::{Job, Step};
 use super::order::{Facts, Order, order};
 use super::queue::Queue;
-use super::{Shared, WriterConfig};
+use super::{Shared, WriterConfig, ahead};
 use crate::journal::Content;
 use crate::types::Key;
 
@@ -27,6 +27,7 @@ pub struct Picked {
 /// What to do with one key.
 enum Verdict {
     Run,
+    Ahead,
     Localise,
     /// A delete: it gathers with others.
     Gather,
@@ -61,13 +62,17 @@ impl Shared {
             if queue.running >= slots(queue, &self.config, urgent, now) {
                 return;
             }
-            match examine(queue, &key, &self.config, now) {
+            match self.examine(queue, &key, now) {
                 Verdict::Run => {
-                    let job = begin(queue, &key, false);
+                    let job = begin(queue, &key, false, false);
                     picked.steps.extend(job.map(Step::Run));
                 }
+                Verdict::Ahead => {
+                    let job = begin(queue, &key, false, true);
+                    picked.steps.extend(job.map(Step::Ahead));
+                }
                 Verdict::Localise => {
-                    let job = begin(queue, &key, false);
+                    let job = begin(queue, &key, false, false);
                     picked.steps.extend(job.map(Step::Localise));
                 }
                 Verdict::Gather => {
@@ -98,8 +103,11 @@ fn slots(queue: &Queue, config: &WriterConfig, urgent: bool, now: Instant) -> us
     }
 }
 
-fn begin(queue: &mut Queue, key: &Key, deletes: bool) -> Option<Job> {
-    let number = queue.begin(key, deletes);
+fn begin(queue: &mut Queue, key: &Key, deletes: bool, ahead: bool) -> Option<Job> {
+    let number = queue.begin(key, deletes, ahead);
+    if let Some(entry) = queue.get_mut(key).filter(|_| ahead) {
+        entry.ahead = false;
+    }
     let job = queue.get(key).map(|entry| Job::new(key, number, entry));
     if !deletes {
         queue.running += 1;
@@ -107,27 +115,31 @@ fn begin(queue: &mut Queue, key: &Key, deletes: bool) -> Option<Job> {
     job
 }
 
-fn examine(queue: &Queue, key: &Key, config: &WriterConfig, now: Instant) -> Verdict {
-    let Some(entry) = queue.get(key) else { return Verdict::Stopped };
-    match entry.failed.as_ref().map(|failed| failed.retry_at) {
-        Some(None) => return Verdict::Stopped,
-        Some(Some(at)) if at > now => return Verdict::Later(at),
-        _ => {}
-    }
-    if let Some(at) = entry.not_before.into_iter().chain(queue.pace.not_before(key, now)).max().filter(|at| *at > now) {
-        return Verdict::Later(at);
-    }
-    if !entry.urgent && queue.draining == 0 {
-        let due = entry.due(config, now);
-        if due > now {
+impl Shared {
+    fn examine(&self, queue: &Queue, key: &Key, now: Instant) -> Verdict {
+        let Some(entry) = queue.get(key) else { return Verdict::Stopped };
+        match entry.failed.as_ref().map(|failed| failed.retry_at) {
+            Some(None) => return Verdict::Stopped,
+            Some(Some(at)) if at > now => return Verdict::Later(at),
+            _ => {}
+        }
+        if let Some(at) = entry.not_before.into_iter().chain(queue.pace.not_before(key, now)).max().filter(|at| *at > now) {
+            return Verdict::Later(at);
+        }
+        let unhurried = !entry.urgent && queue.draining == 0;
+        if unhurried && (entry.ahead || ahead::is_due(queue, key, entry, self)) && order(queue, key) == Order::Go {
+            return Verdict::Ahead;
+        }
+        let due = entry.due(&self.config, now);
+        if unhurried && due > now {
             return Verdict::Later(due);
         }
-    }
-    match order(queue, key) {
-        Order::Go if entry.is_absent() => Verdict::Gather,
-        Order::Go => Verdict::Run,
-        Order::After(other) => Verdict::Park(other),
-        Order::Cycle(members) => break_cycle(queue, key, members),
+        match order(queue, key) {
+            Order::Go if entry.is_absent() => Verdict::Gather,
+            Order::Go => Verdict::Run,
+            Order::After(other) => Verdict::Park(other),
+            Order::Cycle(members) => break_cycle(queue, key, members),
+        }
     }
 }
 
@@ -183,7 +195,7 @@ fn gathered(queue: &mut Queue, config: &WriterConfig, now: Instant, picked: &mut
 /// It may have waited for a while: the rules are asked once more.
 fn gathered_job(queue: &mut Queue, key: &Key, now: Instant, picked: &mut Picked) -> Option<Job> {
     match order(queue, key) {
-        Order::Go if queue.is_absent(key) => begin(queue, key, true),
+        Order::Go if queue.is_absent(key) => begin(queue, key, true, false),
         _ => {
             queue.schedule_at(key, now);
             picked.wake_at = Some(now);

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::gathering::Gathering;
-use super::multipart::Session;
 use super::order::Facts;
 use super::outage::Outage;
 use super::pace::Pace;
+use super::session::Session;
 use crate::error::Error;
 use crate::journal::Content;
 use crate::store::UploadId;
@@ -43,6 +43,8 @@ pub struct Flight {
     /// Counts up; a later one began later.
     pub number: u64,
     pub deletes: bool,
+    /// Sends parts of a file that is still being written.
+    pub ahead: bool,
     /// The key that it takes bytes from.
     pub source: Option<Key>,
 }
@@ -230,7 +232,7 @@ impl Queue {
         }
     }
 
-    pub fn begin(&mut self, key: &Key, deletes: bool) -> u64 {
+    pub fn begin(&mut self, key: &Key, deletes: bool, ahead: bool) -> u64 {
         let number = self.count();
         let source = if deletes { None } else { self.reads.get(key).cloned() };
         self.unschedule(key);
@@ -238,7 +240,7 @@ impl Queue {
             self.reading.entry(source.clone()).or_default().insert(key.clone());
         }
         self.deleting += usize::from(deletes);
-        self.flights.insert(key.clone(), Flight { number, deletes, source });
+        self.flights.insert(key.clone(), Flight { number, deletes, ahead, source });
         number
     }
 
@@ -314,6 +316,9 @@ impl Queue {
     /// Gives up an upload that was begun for `key`, if there is one.
     pub fn give_up_session(&mut self, key: &Key) {
         if let Some(session) = self.sessions.remove(key) {
+            if let Some(file) = self.entries.get(key).and_then(|entry| entry.file.as_ref()).filter(|file| file.id() == session.file) {
+                file.forfeit();
+            }
             self.aborts.push((key.clone(), session.id));
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Shared, flight, orphans};
+use super::{Shared, ahead, flight, orphans};
 
 /// Orphaned uploads are aborted before anything is sent; if the bucket doesn't answer, they don't hold up the rest.
 const ORPHANS_FIRST: Duration = Duration::from_secs(5);
@@ -16,6 +16,7 @@ pub async fn run(shared: Arc<Shared>) {
     let mut tasks = JoinSet::new();
     let _ = timeout(ORPHANS_FIRST, orphans::sweep(&shared)).await;
     tasks.spawn(orphans::run(shared.clone()));
+    tasks.spawn(ahead::run(shared.clone()));
     loop {
         let picked = shared.pick(Instant::now());
         for step in picked.steps {

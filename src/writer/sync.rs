@@ -89,7 +89,7 @@ async fn hear(answer: Answer) -> Result<()> {
 }
 
 /// Has `key` looked at now; an entry that failed gets one more try.
-fn hurry(queue: &mut Queue, key: &Key, now: Instant) {
+pub fn hurry(queue: &mut Queue, key: &Key, now: Instant) {
     let Some(entry) = queue.get_mut(key) else { return };
     entry.urgent = true;
     entry.not_before = None;

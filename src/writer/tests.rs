@@ -1,5 +1,6 @@
 //! The writer on the in-memory bucket with a real journal and cache, on tokio's paused clock.
 
+mod ahead;
 mod conflicts;
 mod crashes;
 mod failures;
@@ -66,6 +67,8 @@ struct World {
     faults: Faults,
     counts: RequestCounts,
     config: WriterConfig,
+    /// Of the cache, in bytes.
+    limit: u64,
     cache: Arc<Cache>,
     writer: Arc<Writer>,
     log: Arc<Log>,
@@ -81,6 +84,7 @@ fn tuning() -> Tuning {
     Tuning {
         single_bytes: 16 * kib,
         part_bytes: 16 * kib,
+        least_part_bytes: 5 * kib,
         copy_bytes: 256 * kib,
         copy_part_bytes: 64 * kib,
         memory_bytes: 64 * kib,
@@ -88,9 +92,9 @@ fn tuning() -> Tuning {
     }
 }
 
-fn open(directory: &Path, store: Store, config: &WriterConfig, tuning: Tuning) -> (Arc<Cache>, Arc<Writer>) {
+fn open(directory: &Path, store: Store, config: &WriterConfig, tuning: Tuning, size_bytes: u64) -> (Arc<Cache>, Arc<Writer>) {
     let journal = Arc::new(Journal::open(directory, "s3://bucket").unwrap());
-    let limits = Limits { size_bytes: 1 << 30, free_floor_bytes: 0 };
+    let limits = Limits { size_bytes, free_floor_bytes: 0 };
     let cache = Cache::open(directory, journal.clone(), limits, true).unwrap();
     let writer = Writer::open_tuned(store, journal, cache.clone(), config.clone(), tuning).unwrap();
     (cache, writer)
@@ -99,6 +103,16 @@ fn open(directory: &Path, store: Store, config: &WriterConfig, tuning: Tuning) -
 impl World {
     fn new() -> Self {
         Self::with(|_| {})
+    }
+
+    /// A cache that holds no more than so many bytes.
+    fn small(limit: u64, change: impl FnOnce(&mut WriterConfig)) -> Self {
+        let mut config = config();
+        change(&mut config);
+        let memory = Arc::new(MemoryStore::new().with_min_part_bytes(1));
+        let world = Self::on_limited(memory, Faults::new(1), config, tempfile::tempdir().unwrap(), limit);
+        world.start();
+        world
     }
 
     fn with(change: impl FnOnce(&mut WriterConfig)) -> Self {
@@ -111,10 +125,14 @@ impl World {
     }
 
     fn on(memory: Arc<MemoryStore>, faults: Faults, config: WriterConfig, directory: tempfile::TempDir) -> Self {
+        Self::on_limited(memory, faults, config, directory, 1 << 30)
+    }
+
+    fn on_limited(memory: Arc<MemoryStore>, faults: Faults, config: WriterConfig, directory: tempfile::TempDir, limit: u64) -> Self {
         let counts = RequestCounts::new();
         let store = Arc::new(TraceStore::new(Arc::new(FaultStore::new(memory.clone(), faults.clone())), counts.clone()));
-        let (cache, writer) = open(directory.path(), store, &config, tuning());
-        Self { directory, memory, faults, counts, config, cache, writer, log: Arc::default() }
+        let (cache, writer) = open(directory.path(), store, &config, tuning(), limit);
+        Self { directory, memory, faults, counts, config, limit, cache, writer, log: Arc::default() }
     }
 
     fn start(&self) {
@@ -125,7 +143,7 @@ impl World {
     fn after_crash(&self) -> Self {
         let directory = tempfile::tempdir().unwrap();
         copy_all(self.directory.path(), directory.path());
-        Self::on(self.memory.clone(), Faults::new(2), self.config.clone(), directory)
+        Self::on_limited(self.memory.clone(), Faults::new(2), self.config.clone(), directory, self.limit)
     }
 
     /// Until the bucket has everything, or all that is left has failed; in its own time.

@@ -33,7 +33,7 @@ pub async fn file_as(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -> 
         if size > shared.tuning.max_object_bytes {
             return Err(StoreError::new(ErrorKind::TooLarge, "CreateMultipartUpload", &job.key, too_large(size)).into());
         }
-        let effect = match size <= shared.tuning.single_bytes {
+        let effect = match size <= shared.tuning.single_bytes && file.freed().is_empty() {
             true => single(shared, job, file).await?,
             false => multipart::upload(shared, job, file).await?,
         };

@@ -7,4 +7,5 @@ mod costs;
 mod model;
 mod renames;
 mod rot;
+mod small_cache;
 mod world;

@@ -23,9 +23,9 @@ use crate::types::{ETag, FileId, Key};
 
 use super::make::log_of;
 use super::seal::Total;
-use super::tables::{AT_REST, ATTEMPT, CHECKSUM, DESIRED, FILE, META, PRESENT, SYMLINK, TABLES, Table, UPLOAD};
+use super::tables::{AT_REST, ATTEMPT, CHECKSUM, DESIRED, FILE, FREED, KEPT_UPLOAD, META, PRESENT, SYMLINK, TABLES, Table, UPLOAD};
 use super::tail::{self, Found};
-use super::{Change, Desired, FileRow, JOURNAL_FILE, Seal, database, make, rows, session, sums, verify};
+use super::{Change, Desired, FileRow, FreedPart, JOURNAL_FILE, KeptUpload, Seal, database, freed, make, rows, session, sums, verify};
 use pages::Pages;
 use records::Record;
 
@@ -36,6 +36,9 @@ pub struct Salvage {
     /// With the spans that were added since each row was put.
     pub files: Vec<FileRow>,
     pub uploads: Vec<(Key, UploadId)>,
+    pub kept_uploads: Vec<(UploadId, KeptUpload)>,
+    /// Parts of files that only an unfinished upload holds.
+    pub freed: Vec<(FileId, UploadId, FreedPart)>,
     pub attempts: Vec<(Key, ETag)>,
     pub symlinks: Vec<(Key, String)>,
     /// Checksums of data files, by region.
@@ -131,6 +134,8 @@ fn changes(salvage: &Salvage) -> Vec<Change> {
     let mut changes: Vec<Change> = salvage.files.iter().cloned().map(Change::ReplaceFile).collect();
     changes.extend(salvage.desired.iter().cloned().map(|(key, desired)| Change::SetDesired(key, desired)));
     changes.extend(salvage.uploads.iter().cloned().map(|(key, id)| Change::BeginUpload(key, id)));
+    changes.extend(salvage.kept_uploads.iter().cloned().map(|(id, kept)| Change::KeepUpload(id, kept)));
+    changes.extend(salvage.freed.iter().cloned().map(|(file, id, part)| Change::FreePart(id, file, part)));
     changes.extend(salvage.attempts.iter().cloned().map(|(key, etag)| Change::Attempt(key, etag)));
     changes.extend(salvage.symlinks.iter().cloned().map(|(key, target)| Change::RememberSymlink(key, target)));
     let kept: HashSet<FileId> = salvage.files.iter().map(|file| file.id).collect();
@@ -253,6 +258,8 @@ impl Rows {
             desired,
             files,
             uploads: self.take(&UPLOAD, rows::decode_upload),
+            kept_uploads: self.take(&KEPT_UPLOAD, freed::decode_kept),
+            freed: self.take(&FREED, freed::decode_freed),
             attempts: self.take(&ATTEMPT, rows::decode_attempt),
             symlinks,
             sums: self.take(&CHECKSUM, sums::decode_sums),

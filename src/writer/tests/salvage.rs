@@ -21,7 +21,8 @@ fn after_power_cut(world: &World, lost: &[&LocalFile]) -> World {
     let store = world.memory.clone();
     let writer = Writer::open_tuned(store, journal, cache.clone(), world.config.clone(), tuning()).unwrap();
     let (memory, config) = (world.memory.clone(), world.config.clone());
-    World { directory, memory, faults: Faults::new(2), counts: RequestCounts::new(), config, cache, writer, log: Arc::default() }
+    let (faults, counts, limit, log) = (Faults::new(2), RequestCounts::new(), 1 << 30, Arc::default());
+    World { directory, memory, faults, counts, config, limit, cache, writer, log }
 }
 
 #[tokio::test(start_paused = true)]
