@@ -8,6 +8,8 @@
 //! Must not: know what is simulated, or be asked for anything that a real world doesn't have.
 
 use std::cell::RefCell;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -68,6 +70,21 @@ fn world() -> Option<Rc<dyn World>> {
 /// Everything runs on this thread: work that would block elsewhere is done here and now.
 pub fn is_on() -> bool {
     world().is_some()
+}
+
+/// Brings the names in a directory to the disk. The world hears of it here and nowhere else, so that a sync that is left
+/// out is one that a simulated power cut finds.
+pub fn sync_names(directory: &File, event: impl FnOnce() -> Event) -> io::Result<()> {
+    directory.sync_all()?;
+    saw(event);
+    Ok(())
+}
+
+/// The same for the bytes of a file.
+pub fn sync_data(file: &File, event: impl FnOnce() -> Event) -> io::Result<()> {
+    file.sync_data()?;
+    saw(event);
+    Ok(())
 }
 
 /// Tells the world what happened.

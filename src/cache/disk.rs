@@ -88,8 +88,7 @@ impl Disk {
     pub fn sync_names(&self, ids: impl Iterator<Item = FileId>) -> io::Result<()> {
         let shards: std::collections::BTreeSet<PathBuf> = ids.map(|id| self.shard(id)).collect();
         for shard in shards {
-            File::open(&shard)?.sync_all()?;
-            simulation::saw(|| Event::NamesSynced(shard));
+            simulation::sync_names(&File::open(&shard)?, || Event::NamesSynced(shard))?;
         }
         Ok(())
     }

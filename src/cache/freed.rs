@@ -125,8 +125,7 @@ impl LocalFile {
         let written = Synced { present, cuts: state.cuts };
         drop(state);
         if dirty {
-            data.sync_data()?;
-            simulation::saw(|| Event::FileSynced(self.shared.disk.path(self.id)));
+            simulation::sync_data(&data, || Event::FileSynced(self.shared.disk.path(self.id)))?;
         }
         let mut state = self.state.lock();
         let spans = choose(&state);

@@ -207,7 +207,7 @@ fn sort(
 }
 
 /// Nothing of it is here, and it isn't shorter either.
-fn is_its_base(row: &FileRow) -> bool {
+pub(super) fn is_its_base(row: &FileRow) -> bool {
     row.dirty && !row.complete && row.present.is_empty() && row.base.as_ref().is_some_and(|base| base.size == row.size)
 }
 

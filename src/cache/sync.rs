@@ -80,8 +80,7 @@ impl LocalFile {
         let new_name = std::mem::take(&mut state.new_name);
         let written = self.written(&mut state, summed)?;
         drop(state);
-        data.sync_data()?;
-        simulation::saw(|| Event::FileSynced(self.shared.disk.path(self.id)));
+        simulation::sync_data(&data, || Event::FileSynced(self.shared.disk.path(self.id)))?;
         self.record_durable(written)?;
         Ok(new_name)
     }

@@ -18,6 +18,7 @@ use crate::journal::{Change, Content, Desired, FileRow, Journal, Seal};
 use crate::types::{FileId, Key, Span};
 
 use super::disk::{self, Disk, OnDisk};
+use super::open::is_its_base;
 use super::shared::Counters;
 use super::spans::SpanSet;
 use super::sums::{Sums, blocks};
@@ -55,11 +56,13 @@ impl Crash<'_> {
         for row in self.journal.files_as_synced()? {
             let names: Vec<(Key, Desired)> =
                 desired.iter().filter(|(_, desired)| desired.content == Content::Staged(row.id)).cloned().collect();
-            if !row.dirty || names.is_empty() {
+            let Some(full) = full.remove(&row.id) else { continue };
+            // What never had a local byte can't be torn.
+            if !row.dirty || names.is_empty() || is_its_base(&full) {
                 rows.push(row);
                 continue;
             }
-            let Some(row) = full.remove(&row.id) else { continue };
+            let row = full;
             match self.proven(row.clone(), on_disk)? {
                 Some(row) => rows.push(row),
                 None => {

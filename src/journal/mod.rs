@@ -358,7 +358,6 @@ impl Journal {
         }
         let reached = self.main.lock().total.commits;
         self.fsync_log()?;
-        simulation::saw(|| Event::JournalSynced);
         let (pages, moved) = self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)")?;
         self.synced.fetch_max(covered, Ordering::AcqRel);
         let mut main = self.main.lock();
@@ -400,7 +399,7 @@ impl Journal {
     /// SQLite's locks lie on the database and its index, not on the log: closing another descriptor of it drops none.
     fn fsync_log(&self) -> Result<()> {
         match File::open(self.directory.join(format!("{JOURNAL_FILE}-wal"))) {
-            Ok(log) => Ok(log.sync_data()?),
+            Ok(log) => Ok(simulation::sync_data(&log, || Event::JournalSynced)?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -28,12 +28,16 @@ pub async fn body(shared: &Shared, file: &Arc<LocalFile>, span: Span) -> Result<
     let Some(base) = file.base() else {
         return Err(Error::Corrupt(format!("bytes of data file {} are missing, and it has no base to fetch them from", file.id())));
     };
-    let mut buffer = buffer;
-    for hole in missing {
-        if !fetch(shared, file, &base, hole, &span, &mut buffer).await? {
+    // All of a small object, even if some of it is here, since only the whole can be checked.
+    let whole = (base.size <= CHECKED_BYTES).then_some(0..base.size);
+    let fetches = whole.map_or_else(|| missing.clone(), |whole| vec![whole]);
+    let mut window = Window { bytes: buffer, span, missing };
+    for wide in fetches {
+        if !fetch(shared, file, &base, wide, &mut window).await? {
             return Ok(None);
         }
     }
+    let buffer = window.bytes;
     hash(buffer).await.map(Some)
 }
 
@@ -62,10 +66,29 @@ fn read_exact(file: &LocalFile, offset: u64, buffer: &mut [u8]) -> Result<bool> 
     Ok(true)
 }
 
-/// Fetches `hole` into its place in `buffer` (which holds `span`) and offers it to the cache. False: another base by now.
-async fn fetch(shared: &Shared, file: &LocalFile, base: &Version, hole: Span, span: &Span, buffer: &mut [u8]) -> Result<bool> {
-    // All of a small object, even if some of it is here, since only the whole can be checked.
-    let wide = if base.size <= CHECKED_BYTES { 0..base.size } else { hole.clone() };
+/// What is to be sent, with holes where bytes are missing.
+struct Window {
+    bytes: Vec<u8>,
+    /// Where in the file that is.
+    span: Span,
+    missing: Vec<Span>,
+}
+
+impl Window {
+    /// Takes of `chunk`, which lies `at`, what is missing. What is here may be newer.
+    fn take_in(&mut self, at: u64, chunk: &[u8]) {
+        for hole in &self.missing {
+            let (from, to) = (at.max(hole.start), (at + chunk.len() as u64).min(hole.end));
+            if from < to {
+                let place = (from - self.span.start) as usize..(to - self.span.start) as usize;
+                self.bytes[place].copy_from_slice(&chunk[(from - at) as usize..(to - at) as usize]);
+            }
+        }
+    }
+}
+
+/// Fetches `wide`, takes in what is missing, and offers it to the cache. False: another base by now.
+async fn fetch(shared: &Shared, file: &LocalFile, base: &Version, wide: Span, window: &mut Window) -> Result<bool> {
     let answer = shared.store.get(&base.key, Some(wide.clone()), Some(&base.etag)).await;
     let mut stream = match answer {
         Ok(body) if body.span == wide => body.stream,
@@ -80,11 +103,7 @@ async fn fetch(shared: &Shared, file: &LocalFile, base: &Version, hole: Span, sp
         if end > wide.end {
             return Err(StoreError::new(ErrorKind::Corrupt, "GetObject", &base.key, "more bytes than asked for").into());
         }
-        let (from, to) = (at.max(hole.start), end.min(hole.end));
-        if from < to {
-            let wanted = &chunk[(from - at) as usize..(to - at) as usize];
-            buffer[(from - span.start) as usize..(to - span.start) as usize].copy_from_slice(wanted);
-        }
+        window.take_in(at, &chunk);
         match file.fill(base, at, &chunk) {
             Ok(true) | Err(Error::NoSpace) => {}
             Ok(false) => return Ok(false),

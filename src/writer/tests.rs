@@ -173,8 +173,11 @@ impl World {
     /// A new file, as `create`, `write` and `close` make it.
     fn save(&self, key: &str, bytes: &[u8]) -> Arc<LocalFile> {
         let file = self.cache.create().unwrap();
+        // While it is open it doesn't go up, however slow this thread is.
+        file.add_writer();
         self.staged(key, &file, Condition::IfAbsent, false);
         file.write_at(0, bytes).unwrap();
+        file.remove_writer();
         file
     }
 
