@@ -11,7 +11,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::types::{FileId, Span, Version};
+use crate::types::{FileId, Key, Span, Version};
 
 use super::disk::on_disk;
 use super::shared::Shared;
@@ -215,12 +215,36 @@ impl LocalFile {
         drop(surplus);
     }
 
+    /// The journal has nothing of the file any more, its sums neither.
+    pub(super) fn leave_journal(&self, state: &mut State) {
+        if std::mem::take(&mut state.in_journal) {
+            self.shared.forget_row(self.id);
+        }
+        (state.sums, state.seal, state.unsure) = (None, None, false);
+    }
+
+    /// The version that a clean file holds was one of `key`, which is gone.
+    pub(super) fn forget_version_of(&self, key: &Key) {
+        let mut state = self.state.lock();
+        let is_of_key = state.base.as_ref().is_some_and(|base| base.key == *key);
+        if state.dirty || state.gone || state.discarded || !is_of_key {
+            return;
+        }
+        let mut index = self.shared.index.lock();
+        if state.pins > 0 {
+            index.forget_version(self.id, state.base.as_ref());
+            drop(index);
+            self.leave_journal(&mut state);
+        } else {
+            index.remove(self.id, state.base.as_ref());
+            drop(index);
+            self.bury(&mut state);
+        }
+    }
+
     /// Deletes the data file; its row first, so that a crash in between leaves a file that nobody names.
     pub(super) fn bury(&self, state: &mut State) {
-        if state.in_journal {
-            self.shared.forget_row(self.id);
-            state.in_journal = false;
-        }
+        self.leave_journal(state);
         state.handle = None;
         let open = self.shared.descriptors.lock().pop(&self.id);
         drop(open);
@@ -238,7 +262,6 @@ impl LocalFile {
         state.journalled.clear();
         state.durable.clear();
         state.freed.clear();
-        (state.sums, state.seal) = (None, None);
         self.shared.release(freed, dirty);
     }
 

@@ -155,10 +155,10 @@ impl Cache {
     }
 
     /// The bucket holds nothing under `key` any more: cached versions of it are of no use, and must not be shown as what is
-    /// known when the bucket can't be asked.
+    /// known when the bucket can't be asked. Who has one open goes on with it: it may have another name by now.
     pub fn forget_key(&self, key: &Key) {
         let of_key = self.shared.index.lock().of_key(key);
-        of_key.into_iter().for_each(|id| self.discard(id));
+        of_key.into_iter().filter_map(|id| self.get(id)).for_each(|file| file.forget_version_of(key));
     }
 
     /// Every version that has a clean file, whole or in part; of one key the latest last.
@@ -180,9 +180,7 @@ impl Cache {
         }
         state.discarded = true;
         self.shared.index.lock().remove(id, state.base.as_ref());
-        if std::mem::take(&mut state.in_journal) {
-            self.shared.forget_row(id);
-        }
+        file.leave_journal(&mut state);
         if state.pins == 0 {
             file.bury(&mut state);
         }

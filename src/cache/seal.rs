@@ -140,6 +140,8 @@ impl State {
         self.unsure |= touched.iter().any(|piece| piece.span.start < span.start || piece.span.end > span.end);
         if !touched.is_empty() {
             sums.forget(span);
+            // Whoever took a copy of the sums must not journal it.
+            self.overwrites += 1;
         }
     }
 

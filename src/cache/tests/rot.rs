@@ -351,3 +351,41 @@ fn a_file_that_was_checked_is_not_read_again_until_it_changes() {
     flip(&world, file.id(), 6, false);
     assert!(!file.verify_all().unwrap());
 }
+
+#[test]
+fn an_open_file_outlives_the_key_of_its_version() {
+    // Renamed, and the delete of its old name lands before anybody has told it of the new one.
+    let mut world = World::new();
+    let content = pattern(3 * BLOCK + 5);
+    let file = world.clean("old", &content);
+    let pin = file.pin();
+    world.cache().sync().unwrap();
+    world.cache().forget_key(&"old".into());
+    assert_eq!(world.cache().versions(), []);
+    assert_eq!(read(&file, 0..content.len() as u64).unwrap(), content);
+    let row = file.row(true).unwrap();
+    world.journal().apply(&[Change::PutFile(row)]).unwrap();
+    file.mark_dirty();
+    wanted(&world, "new", &file);
+    file.write_at(BLOCK as u64, b"changed").unwrap();
+    file.seal().unwrap();
+    let mut expected = content;
+    expected[BLOCK..BLOCK + 7].copy_from_slice(b"changed");
+    assert_eq!(read(&file, 0..expected.len() as u64).unwrap(), expected);
+    let id = file.id();
+    drop((pin, file));
+    assert_eq!(all(&world.cache().get(id).unwrap()), expected, "it is wanted: closing it is not its end");
+    world.kill(true);
+    assert_eq!(all(&world.cache().get(id).unwrap()), expected);
+}
+
+#[test]
+fn a_closed_file_goes_with_the_key_of_its_version() {
+    let world = World::new();
+    let file = world.clean("old", b"bytes");
+    world.cache().sync().unwrap();
+    world.cache().forget_key(&"old".into());
+    assert_eq!((world.data_files(), world.cache().usage().bytes), (0, 0));
+    let _pin = file.pin();
+    assert_eq!(read(&file, 0..5), None, "it is empty, and may be fetched again");
+}
