@@ -7,6 +7,7 @@
 //! - `salvage`: reads a journal without touching it, and what is left of a damaged one.
 //! - `sums`: checksums of data files, and which of those are at rest.
 //! - `learned`: headers of object versions, in a file of its own that may be lost.
+//! - `flush`: the log to the disk between two syncs.
 //! - `session`: did the last session, or the machine, end in good order?
 //! - `lock`: one daemon to one cache directory.
 //!
@@ -22,6 +23,7 @@
 
 mod changes;
 mod database;
+mod flush;
 mod freed;
 mod learned;
 mod lock;
@@ -190,6 +192,8 @@ pub struct Journal {
     /// Transactions so far, and how many of them the last `sync` covered.
     commits: AtomicU64,
     synced: AtomicU64,
+    /// The same of the last `flush`; held while it works, before no other lock.
+    flushed: Mutex<u64>,
     was_made: bool,
     /// Of the log, after the last commit.
     log_pages: Arc<AtomicU64>,
@@ -227,6 +231,7 @@ impl Journal {
             learned: Learned::open(directory)?,
             commits: AtomicU64::new(1),
             synced: AtomicU64::new(0),
+            flushed: Mutex::new(0),
             was_made,
             log_pages,
             swollen: Notify::new(),

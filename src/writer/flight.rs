@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::entry::Entry;
-use super::{Shared, ahead, conflict, copy, cycle, delete, directory, finish, inline, upload};
+use super::{Shared, ahead, backoff, conflict, copy, cycle, delete, directory, finish, inline, source, upload};
 use crate::cache::{LocalFile, Stamp};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
@@ -104,12 +104,28 @@ pub struct Refused {
 pub async fn fly(shared: Arc<Shared>, step: Step) {
     let aloft = Aloft::new(&shared, &step);
     match &step {
-        Step::Run(job) => land(&shared, job, run(&shared, job).await),
+        Step::Run(job) => match settled(&shared, std::slice::from_ref(job)).await {
+            Ok(()) => land(&shared, job, run(&shared, job).await),
+            Err(error) => finish::failed(&shared, job, error),
+        },
         Step::Ahead(job) => land(&shared, job, ahead::send(&shared, job).await),
         Step::Localise(job) => cycle::localise(&shared, job).await.unwrap_or_else(|error| finish::failed(&shared, job, error)),
-        Step::Delete(jobs) => delete::delete(&shared, jobs).await,
+        Step::Delete(jobs) => match settled(&shared, jobs).await {
+            Ok(()) => delete::delete(&shared, jobs).await,
+            Err(error) => jobs.iter().for_each(|job| finish::failed(&shared, job, backoff::copy(&error))),
+        },
     }
     drop(aloft);
+}
+
+/// Before something in the bucket is overwritten or deleted, the journal is on the disk: it has why, and that copies were
+/// made of what goes. A new name destroys nothing, and costs no fsync.
+async fn settled(shared: &Shared, jobs: &[Job]) -> Result<()> {
+    if jobs.iter().all(|job| job.desired.condition == Condition::IfAbsent && job.desired.content != Content::Absent) {
+        return Ok(());
+    }
+    let journal = shared.journal.clone();
+    source::blocking(move || journal.flush()).await
 }
 
 async fn run(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {

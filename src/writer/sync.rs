@@ -9,6 +9,7 @@ use super::Shared;
 use super::backoff;
 use super::entry::Waiter;
 use super::queue::Queue;
+use super::source;
 use crate::error::{Error, Result};
 use crate::types::Key;
 
@@ -18,10 +19,16 @@ impl Shared {
     pub async fn sync(&self, key: &Key) -> Result<()> {
         let answer = self.wait_for(&mut self.queue.lock(), key);
         self.wake.notify_one();
-        match answer {
-            Some(answer) => hear(answer).await,
-            None => Ok(()),
+        if let Some(answer) = answer {
+            hear(answer).await?;
         }
+        self.remember().await
+    }
+
+    /// What was promised to be in the bucket is not sent again from an older state after a power cut.
+    async fn remember(&self) -> Result<()> {
+        let journal = self.journal.clone();
+        source::blocking(move || journal.flush()).await
     }
 
     pub async fn sync_below(&self, directory: &Key) -> Result<()> {
@@ -35,7 +42,7 @@ impl Shared {
         for answer in answers {
             first = first.and(hear(answer).await);
         }
-        first
+        first.and(self.remember().await)
     }
 
     /// Makes `key` urgent. None: the bucket has what is wanted.

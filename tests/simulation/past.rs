@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::model::{Change, Model, Node, NodeId, hash};
 use crate::shared::Survivor;
 
+/// In names of files that lost a conflict.
+const CONFLICT: &str = ".conflict-here-";
+
 /// A tree as the mount shows it: content (None: a directory) and mode by path.
 pub type Seen = BTreeMap<String, (Option<Vec<u8>>, u32)>;
 
@@ -74,12 +77,12 @@ impl Past {
 
     /// Whether a file of this name ever had these bytes. `torn`: what a power cut tore goes up as it is.
     pub fn knows(&self, path: &str, bytes: &[u8], torn: bool) -> bool {
-        let path = &*self.original(path);
-        if torn && self.torn.contains(path) {
+        let names = self.origins(path);
+        if torn && names.iter().any(|name| self.torn.contains(name)) {
             return true;
         }
         let Some(had) = self.contents.get(&hash(bytes)) else { return false };
-        self.names.get(path).is_some_and(|names| names.iter().any(|id| had.contains_key(id)))
+        names.iter().filter_map(|name| self.names.get(name)).flatten().any(|id| had.contains_key(id))
     }
 
     pub fn lose_power(&mut self) {
@@ -105,16 +108,21 @@ impl Past {
         self.forgetful && bytes.is_some_and(|bytes| self.knows(key, bytes, true))
     }
 
-    /// A mount that forgot what it had sent takes its own object for another host's: then its file lies beside that.
-    fn original(&self, path: &str) -> String {
-        match path.find(".conflict-here-").filter(|_| self.forgetful) {
-            Some(at) => {
-                let rest = &path[at + 1..];
+    /// The names under which a file may have been written that lies at `path`: this one, and that from which a conflict
+    /// took it. A mount that forgot what it had sent takes its own object for another host's, and puts its file beside it;
+    /// programs find it there, change it, and it may come to the same once more.
+    fn origins(&self, path: &str) -> Vec<String> {
+        let mut names = vec![path.to_owned()];
+        let mut seen = 0;
+        while let Some(name) = names.get(seen).filter(|_| self.forgetful).cloned() {
+            names.extend(name.match_indices(CONFLICT).map(|(at, _)| {
+                let rest = &name[at + 1..];
                 let extension = rest.find('.').map_or("", |dot| &rest[dot..]);
-                format!("{}{extension}", &path[..at])
-            }
-            None => path.to_owned(),
+                format!("{}{extension}", &name[..at])
+            }));
+            seen += 1;
         }
+        names
     }
 
     /// Goes on with what a restart brought back, if that can be. `torn`: a file that was changed since the last sync may
@@ -167,7 +175,10 @@ impl Past {
     }
 
     fn was_there(&self, trees: &[Model], path: &str, content: Option<&[u8]>, torn: bool) -> bool {
-        let path = &*self.original(path);
+        self.origins(path).iter().any(|name| self.was_at(trees, name, content, torn))
+    }
+
+    fn was_at(&self, trees: &[Model], path: &str, content: Option<&[u8]>, torn: bool) -> bool {
         let nodes: Vec<_> = trees.iter().filter_map(|tree| tree.tree.get(path)).collect();
         let Some(content) = content else { return nodes.iter().any(|node| node.is_directory()) };
         let hash = hash(content);
