@@ -4,6 +4,7 @@ mod ahead;
 mod conflicts;
 mod crashes;
 mod failures;
+mod flushed;
 mod ordering;
 mod parts;
 mod random;

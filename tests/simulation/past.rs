@@ -27,8 +27,6 @@ pub struct Past {
     promised: BTreeMap<NodeId, u32>,
     /// Names of files whose last bytes a power cut may have torn.
     torn: BTreeSet<String>,
-    /// Uploads that got parts: the mount knew of them.
-    pub used_uploads: BTreeSet<String>,
     /// What races with another host must not have destroyed.
     pub survivors: Vec<Survivor>,
     /// Which files ever had this content (with its number), and this name.

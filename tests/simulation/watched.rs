@@ -35,12 +35,6 @@ fn reach(event: &'static str) {
     }
 }
 
-fn used(upload: &UploadId) {
-    if let Some(machine) = Machine::current() {
-        machine.past.borrow_mut().used_uploads.insert(upload.0.clone());
-    }
-}
-
 /// The work is done, and the answer on its way.
 async fn answers(event: &'static str) {
     reach(event);
@@ -119,7 +113,6 @@ impl ObjectStore for Watched {
 
     async fn upload_part(&self, key: &Key, upload: &UploadId, number: u32, body: Body) -> Result<Part> {
         self.arrives().await;
-        used(upload);
         let done = self.0.upload_part(key, upload, number, body).await?;
         answers("part").await;
         Ok(done)
@@ -127,7 +120,6 @@ impl ObjectStore for Watched {
 
     async fn copy_part(&self, key: &Key, upload: &UploadId, number: u32, from: &Key, if_match: Option<&ETag>, span: Span) -> Result<Part> {
         self.arrives().await;
-        used(upload);
         let done = self.0.copy_part(key, upload, number, from, if_match, span).await?;
         answers("part").await;
         Ok(done)

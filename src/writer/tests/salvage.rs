@@ -1,10 +1,6 @@
 //! Power cuts: what is left to want when the last seconds' bytes are gone.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use super::*;
-use crate::simulation;
 use crate::store::fault::{Fault, Rule};
 
 /// The next process after a machine that went down and took these data files with it; not started yet.
@@ -85,38 +81,4 @@ async fn a_copy_that_was_made_and_forgotten_is_found_again() {
     world.apply("new", copy_of(&version), Condition::Any, false);
     world.settled().await;
     assert_eq!((world.keys(), world.writer.backlog().conflicts), (vec!["new".to_owned()], 0));
-}
-
-/// Remembers what reached the disk.
-#[derive(Default)]
-struct Witness(RefCell<Vec<simulation::Event>>);
-
-impl simulation::World for Witness {
-    fn saw(&self, event: simulation::Event) {
-        self.0.borrow_mut().push(event);
-    }
-
-    fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH
-    }
-
-    fn boot(&self) -> String {
-        "one".into()
-    }
-
-    fn chance(&self) -> f64 {
-        0.5
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_uploads_id_is_on_the_disk_before_its_first_part() {
-    let world = World::new();
-    world.faults.add(Rule::on(Operation::UploadPart).fault(Fault::Hang));
-    let witness = Rc::new(Witness::default());
-    let _installed = simulation::install(witness.clone());
-    world.save("big", &bytes(100 * KIB, 4));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(world.unfinished_uploads().await, 1);
-    assert!(witness.0.borrow().contains(&simulation::Event::JournalSynced));
 }
