@@ -72,9 +72,9 @@ fn what_nobody_names_is_listed_only_where_rows_may_be_missing() {
 
 #[test]
 fn missing_and_present_are_the_whole() {
-    assert_eq!(missing(&row(1, true, false)), [0..2, 4..6, 8..10]);
-    assert_eq!(missing(&FileRow { present: vec![0..3, 3..20], ..row(1, true, false) }), []);
-    assert_eq!(missing(&FileRow { size: 0, present: vec![], ..row(1, true, false) }), []);
+    assert_eq!(missing(&row(1, true, false), None), [0..2, 4..6, 8..10]);
+    assert_eq!(missing(&FileRow { present: vec![0..3, 3..20], ..row(1, true, false) }, None), []);
+    assert_eq!(missing(&FileRow { size: 0, present: vec![], ..row(1, true, false) }, None), []);
 }
 
 /// A cache directory with these keys unsent; hostile ones too, which no mount would have let in.
@@ -113,7 +113,7 @@ async fn hostile_keys_stay_in_the_folder() {
     let outcomes = exported(&directory, &target, &ExportOptions::default()).await;
     assert!(matches!(outcomes["fine/b"], Outcome::Written));
     for (key, outcome) in outcomes.iter().filter(|(key, _)| key.contains("evil")) {
-        assert!(matches!(outcome, Outcome::Partial { why, .. } if why.contains(".unnamed")), "{key}: {outcome:?}");
+        assert!(matches!(outcome, Outcome::Partial(lacks) if lacks.why.contains(".unnamed")), "{key}: {outcome:?}");
     }
     assert_eq!(std::fs::read(target.join("fine/b")).unwrap(), b"fine/b");
     assert_eq!(std::fs::read_dir(target.join(".unnamed")).unwrap().count(), 4, "their bytes are saved all the same");
@@ -157,7 +157,7 @@ async fn what_the_bucket_has_is_fetched_or_left_as_holes() {
         file.write_at(50_000, b"new").unwrap();
     }
     let outcomes = exported(&directory, &target, &ExportOptions::default()).await;
-    assert!(matches!(&outcomes["big"], Outcome::Partial { missing, .. } if !missing.is_empty()), "{outcomes:?}");
+    assert!(matches!(&outcomes["big"], Outcome::Partial(lacks) if !lacks.missing.is_empty()), "{outcomes:?}");
     assert!(target.join("big.partial").exists() && !target.join("big").exists());
     let options = ExportOptions { force: true, store: Some(store) };
     let outcomes = exported(&directory, &target, &options).await;
