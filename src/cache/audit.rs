@@ -100,8 +100,11 @@ mod tests {
         assert_eq!(found(&[0..BLOCK, 2 * BLOCK..size], &evidence), (vec![], 0), "what is absent is not asked for");
         mend();
         file.write_all_at(&[7], hole.start + 9).unwrap();
-        assert_eq!(found(&all, &evidence), (vec![hole.start..hole.start + BLOCK], 0), "a hole that has bytes");
-        assert_eq!(found(&all, &unsealed), (vec![], BLOCK), "it may have been written later");
+        // How much of a hole is one no more is for the file system to say.
+        let filled = found(&all, &evidence);
+        assert!(matches!(&filled.0[..], [span] if span.contains(&(hole.start + 9)) && span.end <= hole.start + BLOCK), "{filled:?}");
+        let later = found(&all, &unsealed);
+        assert!(later.0.is_empty() && later.1 > 0 && later.1 <= BLOCK, "it may have been written later: {later:?}");
         mend();
         file.set_len(2 * BLOCK + 1).unwrap();
         assert_eq!(found(&all, &evidence).0, [2 * BLOCK..size], "cut short");
