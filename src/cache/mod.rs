@@ -8,7 +8,7 @@
 //!   that change, and as the journal has them.
 //! - `blocks`, `index`, `budget`, `disk`: all files, their bytes, their places on the disk.
 //! - `shared`: what they have in common; eviction; the lock order.
-//! - `open`, `torn`, `sync`: a start, one after a crash of the machine, and every few seconds.
+//! - `open`, `torn`, `sync`: a start, one after a crash of the machine, and every few seconds. `audit`: is a file whole?
 //!
 //! Invariants:
 //! - The disk's blocks of all data files together never pass the limit, and writing never takes the disk below the floor.
@@ -19,6 +19,7 @@
 //!
 //! Must not: know keys beyond those in a version, talk to the bucket, or decide what is to be uploaded.
 
+mod audit;
 mod blocks;
 mod budget;
 mod changes;
@@ -55,6 +56,7 @@ use crate::error::Result;
 use crate::journal::Journal;
 use crate::types::{FileId, Key, Version};
 
+pub use audit::{Audit, Evidence, audit};
 pub use disk::{OnDisk, data_files, data_path};
 pub use file::{LocalFile, Stamp};
 pub use freed::Watch;
@@ -62,6 +64,7 @@ pub use pin::Pin;
 use shared::Shared;
 pub use spans::SpanSet;
 use state::State;
+pub use torn::{Torn, torn_files};
 
 /// Budget of the cache directory, in bytes.
 #[derive(Clone, Copy, Debug)]

@@ -7,11 +7,12 @@
 
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired, FileRow, Journal, Seal};
@@ -41,6 +42,34 @@ pub struct Crash<'a> {
 /// How many files the folder holds.
 pub fn kept(directory: &Path) -> u64 {
     std::fs::read_dir(directory.join(FOLDER)).map_or(0, |entries| entries.flatten().count() as u64)
+}
+
+/// What is left of one torn file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// Of a long key the end.
+    pub key: Key,
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+/// What the folder holds, by name; nothing is made or changed.
+pub fn torn_files(directory: &Path) -> io::Result<Vec<Torn>> {
+    let entries = match std::fs::read_dir(directory.join(FOLDER)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let (name, metadata) = (entry.file_name(), entry.metadata()?);
+        if let Some((_, key)) = name.to_str().and_then(|name| name.split_once('-')).filter(|_| metadata.is_file()) {
+            let key = Key::from(&*percent_decode_str(key).decode_utf8_lossy());
+            found.push(Torn { key, path: entry.path(), bytes: metadata.len() });
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
 }
 
 impl Crash<'_> {

@@ -219,7 +219,7 @@ impl Journal {
         let mut connection = database::connect(&path).map_err(|e| verify::refuse(&path, e))?;
         let found = verify::contents(&connection, &path)?;
         let (boot, tail) = (tail::boot_number(boot), tail::read(directory)?);
-        verify::reach(&path, &tail, &found.unwrap_or_default(), boot)?;
+        verify::reach(&path, &tail, &found.unwrap_or_default(), boot, was_made)?;
         let total = database::migrate(&connection, found).map_err(|e| explain(&path, e))?;
         let second = database::connect(&path).map_err(|e| explain(&path, e))?;
         let log_pages = Arc::new(AtomicU64::new(0));

@@ -85,8 +85,11 @@ pub fn total(numbers: &[i64; 3], stored: i64) -> Option<Total> {
     right.then_some(Total { commits: numbers[1] as u64, sum: numbers[2] })
 }
 
-/// Refuses a journal with fewer commits than there were.
-pub fn reach(path: &Path, found: &Found, total: &Total, boot: u64) -> Result<()> {
+/// Refuses a journal with fewer commits than there were. `was_made`: just now.
+pub fn reach(path: &Path, found: &Found, total: &Total, boot: u64, was_made: bool) -> Result<()> {
+    if let Some(doubt) = doubt(found, total, was_made) {
+        tracing::warn!("{} is {doubt}: whether the journal lacks its last commits can't be told", tail::FILE);
+    }
     match found {
         Found::Record(record) if total.commits < record.required(boot) => {
             let missing = record.required(boot) - total.commits;
@@ -95,11 +98,16 @@ pub fn reach(path: &Path, found: &Found, total: &Total, boot: u64) -> Result<()>
                 &format!("its last {missing} commits are missing: its log was damaged, cut or removed, or it is an older copy"),
             ))
         }
-        Found::Unreadable => {
-            tracing::warn!("{} is damaged: whether the journal lacks its last commits can't be told", tail::FILE);
-            Ok(())
-        }
-        Found::Nothing | Found::Record(_) => Ok(()),
+        Found::Nothing | Found::Unreadable | Found::Record(_) => Ok(()),
+    }
+}
+
+/// What is wrong with the record, if the journal is of a time that wrote one.
+fn doubt(found: &Found, total: &Total, was_made: bool) -> Option<&'static str> {
+    match found {
+        Found::Unreadable => Some("damaged"),
+        Found::Nothing if total.commits > 0 && !was_made => Some("missing"),
+        Found::Nothing | Found::Record(_) => None,
     }
 }
 
@@ -110,5 +118,25 @@ pub fn refuse(path: &Path, error: rusqlite::Error) -> Error {
         Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::PermissionDenied | Code::OutOfMemory | Code::SystemIoFailure)
         | Some(Code::DiskFull | Code::CannotOpen | Code::ReadOnly) => explain(path, error),
         _ => damaged(path, &error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tail::Record;
+    use super::*;
+
+    #[test]
+    fn a_record_that_went_is_told() {
+        let record = Found::Record(Record { acknowledged: 1, synced: 1, boot: 1 });
+        for (what, found, commits, was_made, expected) in [
+            ("gone", Found::Nothing, 3, false, Some("missing")),
+            ("not yet there", Found::Nothing, 1, true, None),
+            ("from before there were any", Found::Nothing, 0, false, None),
+            ("damaged", Found::Unreadable, 3, false, Some("damaged")),
+            ("there", record, 3, false, None),
+        ] {
+            assert_eq!(doubt(&found, &Total { commits, sum: 0 }, was_made), expected, "{what}");
+        }
     }
 }

@@ -1,3 +1,5 @@
+mod whole;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use super::inventory::{inventory, missing};
 use super::*;
 use crate::cache::{Cache, Limits, OnDisk, data_path};
-use crate::journal::{Change, Content, Desired, FileRow, Journal, Salvage};
+use crate::journal::{Change, Content, Desired, FileRow, Journal, Salvage, Seal};
 use crate::store::memory::MemoryStore;
 use crate::store::{Body, Condition, Store};
 use crate::types::{ETag, FileId, Key, ObjectHeaders, Version};
@@ -65,16 +67,33 @@ fn what_nobody_names_is_listed_only_where_rows_may_be_missing() {
         assert_eq!(found.unnamed.iter().map(|unnamed| unnamed.id).collect::<Vec<_>>(), expected);
         assert!(found.waiting.is_empty());
     }
-    let written_later = [(FileId(1), OnDisk { mtime_ns: 6, ..FOUND })].into();
-    let found = inventory(&salvage(vec![], rows), &written_later, Path::new("/c"));
-    assert_eq!((found.waiting[0].key.as_str(), found.waiting[0].since), ("base", None), "written after the daemon died");
+}
+
+#[test]
+fn what_was_written_after_the_end_is_found_or_put_aside() {
+    let written_later: BTreeMap<FileId, OnDisk> = [(FileId(1), OnDisk { mtime_ns: 6, ..FOUND })].into();
+    let open = Seal { size: 10, whole: false };
+    for (what, seal, is_incomplete, expected) in [
+        ("it was open", Some(open), false, (1, 0)),
+        ("it was at rest: the next mount takes it from the bucket", Some(Seal { whole: true, ..open }), false, (0, 0)),
+        ("nobody knows: the same", None, false, (0, 0)),
+        ("it was open, as far as is known", Some(open), true, (1, 0)),
+        ("that it was opened may be what is missing", Some(Seal { whole: true, ..open }), true, (0, 1)),
+        ("nobody knows any more", None, true, (0, 1)),
+    ] {
+        let seals = seal.map(|seal| (FileId(1), seal)).into_iter().collect();
+        let salvage = Salvage { seals, is_incomplete, ..salvage(vec![], vec![row(1, false, true)]) };
+        let found = inventory(&salvage, &written_later, Path::new("/c"));
+        assert_eq!((found.waiting.len(), found.unnamed.len()), expected, "{what}");
+        assert!(found.waiting.iter().all(|waiting| waiting.key.as_str() == "base" && waiting.since.is_none()), "{what}");
+    }
 }
 
 #[test]
 fn missing_and_present_are_the_whole() {
-    assert_eq!(missing(&row(1, true, false)), [0..2, 4..6, 8..10]);
-    assert_eq!(missing(&FileRow { present: vec![0..3, 3..20], ..row(1, true, false) }), []);
-    assert_eq!(missing(&FileRow { size: 0, present: vec![], ..row(1, true, false) }), []);
+    assert_eq!(missing(&row(1, true, false), None), [0..2, 4..6, 8..10]);
+    assert_eq!(missing(&FileRow { present: vec![0..3, 3..20], ..row(1, true, false) }, None), []);
+    assert_eq!(missing(&FileRow { size: 0, present: vec![], ..row(1, true, false) }, None), []);
 }
 
 /// A cache directory with these keys unsent; hostile ones too, which no mount would have let in.
@@ -113,7 +132,7 @@ async fn hostile_keys_stay_in_the_folder() {
     let outcomes = exported(&directory, &target, &ExportOptions::default()).await;
     assert!(matches!(outcomes["fine/b"], Outcome::Written));
     for (key, outcome) in outcomes.iter().filter(|(key, _)| key.contains("evil")) {
-        assert!(matches!(outcome, Outcome::Partial { why, .. } if why.contains(".unnamed")), "{key}: {outcome:?}");
+        assert!(matches!(outcome, Outcome::Partial(lacks) if lacks.why.contains(".unnamed")), "{key}: {outcome:?}");
     }
     assert_eq!(std::fs::read(target.join("fine/b")).unwrap(), b"fine/b");
     assert_eq!(std::fs::read_dir(target.join(".unnamed")).unwrap().count(), 4, "their bytes are saved all the same");
@@ -157,7 +176,7 @@ async fn what_the_bucket_has_is_fetched_or_left_as_holes() {
         file.write_at(50_000, b"new").unwrap();
     }
     let outcomes = exported(&directory, &target, &ExportOptions::default()).await;
-    assert!(matches!(&outcomes["big"], Outcome::Partial { missing, .. } if !missing.is_empty()), "{outcomes:?}");
+    assert!(matches!(&outcomes["big"], Outcome::Partial(lacks) if !lacks.missing.is_empty()), "{outcomes:?}");
     assert!(target.join("big.partial").exists() && !target.join("big").exists());
     let options = ExportOptions { force: true, store: Some(store) };
     let outcomes = exported(&directory, &target, &options).await;

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import shutil
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from posix_calls import pattern, write
 
 PAGE, LOG_HEADER, FRAME = 4096, 32, 4096 + 24
 BIG = 24 << 20
+MIB = 1 << 20
 
 
 def recover(directory, *arguments, store=None):
@@ -209,3 +211,122 @@ class Recover(Case):
         again.settle()
         self.assertEqual((again.path / "d/f07").read_bytes(), expected["d/f07"])
         shutil.rmtree(copy)
+
+    def data_file(self, directory, data):
+        found = [path for path in (directory / "data").rglob("*") if path.is_file() and path.read_bytes() == data]
+        self.assertEqual(len(found), 1)
+        return found[0]
+
+    def test_a_damaged_file_is_neither_exported_as_right_nor_sent(self):
+        mount, copy, expected = self.left_behind()
+        before = listing(copy)
+        self.assertEqual(before["counts"]["damaged"], 0)
+        self.assertEqual([row["path"] for row in before["waiting"] if row.get("unchecked")], [], "what was closed is under checksums")
+        path, at = self.data_file(copy, expected["d/f07"]), 18_000
+        data = bytearray(expected["d/f07"])
+        data[at] ^= 1
+        times = path.stat()
+        path.write_bytes(data)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        (copy / "damaged").mkdir()
+        (copy / "damaged/0000000000000bad-d%2Ftorn").write_bytes(b"left of it")
+
+        found = listing(copy)
+        row = next(row for row in found["waiting"] if row["path"] == "d/f07")
+        self.assertEqual((row["state"], row["damaged"]), ("damaged", [{"start": 16384, "end": 20_007}]))
+        self.assertEqual((found["checked"], found["counts"]["damaged"], found["counts"]["torn"]), (True, 1, 1))
+        self.assertEqual((found["torn"][0]["was"], found["torn"][0]["bytes"]), ("d/torn", 10))
+        shown = recover(copy, "list")[1]
+        self.assertRegex(shown, r"upload +damaged .* d/f07 \(bytes 16384-20006 are not what was written")
+        self.assertRegex(shown, "1 damaged; 1 torn by a crash")
+        self.assertFalse(json.loads(recover(copy, "list", "--quick", "--json")[1])["checked"])
+
+        saved = Run.folder("saved")
+        code, out, error = recover(copy, "export", saved, "--json")
+        self.assertEqual(code, 1)
+        self.assertIn("damaged  d/f07", error)
+        told = {row["path"]: row for row in json.loads(out)["files"]}
+        self.assertEqual((told["d/f07"]["outcome"], told["d/f07"]["damaged"]), ("damaged", [{"start": 16384, "end": 20_007}]))
+        self.assertEqual((told["d/f08"]["outcome"], told["big"]["outcome"]), ("written", "partial"))
+        right = {name: data for name, data in expected.items() if name != "d/f07"}
+        self.assertEqual({name: (saved / name).read_bytes() for name in right}, right)
+        self.assertFalse((saved / "d/f07").exists())
+        self.assertEqual((saved / "d/f07.damaged").read_bytes(), bytes(data))
+        self.assertEqual((saved / ".damaged/0000000000000bad-d%2Ftorn").read_bytes(), b"left of it")
+
+        self.own.start()
+        code, out, error = recover(copy, "upload", store=self.own)
+        self.assertEqual(code, 1, out)
+        self.assertIn("failed   d/f07", error)
+        self.assertNotIn("d/f07", mount.files())
+        self.assertEqual(mount.object("d/f08"), expected["d/f08"])
+
+    def test_a_missing_record_of_how_far_it_reached_is_told_once(self):
+        mount = self.new_mount(store=self.own, write_mode="back")
+        write(mount.path / "a", b"a")
+        mount.kill()
+        (mount.cache / "journal.tail").unlink()
+        for expected in (1, 0):
+            again = self.new_mount(place=self.place_of(mount), store=self.own, cache=mount.cache, folder=Run.folder("m"))
+            self.assertEqual(again.shown_log(1000).count("journal.tail is missing"), expected)
+            self.assertEqual((again.path / "a").read_bytes(), b"a")
+            again.kill()
+
+
+class Freed(Case):
+    """Most of a file was nowhere but in an unfinished upload when its daemon was killed."""
+
+    limit_s = 300
+
+    def killed(self, mib, close):
+        own = self.enterContext(open_store(Run.store.name, Run.folder("store")))
+        mount = self.new_mount("--cache-size", "48M", store=own, write_mode="back")
+        data = random.Random(mib).randbytes(mib * MIB)
+        file = os.open(mount.path / "big", os.O_CREAT | os.O_WRONLY, 0o644)
+        try:
+            for at in range(0, len(data), MIB):
+                self.assertEqual(os.write(file, data[at : at + MIB]), MIB)
+            own.stop()
+        finally:
+            if close:
+                os.close(file)
+        mount.kill()
+        if not close:
+            try:
+                os.close(file)
+            except OSError:
+                pass
+        copy = Run.folder("copy") / "cache"
+        subprocess.run(["cp", "-a", str(mount.cache), str(copy)], check=True)
+        own.start()
+        return own, mount, copy, data
+
+    def check(self, mib, close):
+        own, mount, copy, data = self.killed(mib, close)
+        [row] = listing(copy)["waiting"]
+        self.assertEqual((row["path"], row["state"], row["bytes"]), ("big", "waiting", len(data)))
+        held = row["in_upload"]
+        self.assertGreater(held["bytes"], 60 * MIB)
+        self.assertIn("of it are in an unfinished upload", recover(copy, "list")[1])
+
+        saved = Run.folder("saved")
+        code, _, error = recover(copy, "export", saved)
+        self.assertEqual(code, 1)
+        self.assertIn(f"in the unfinished upload {held['upload']}: `mediafs recover … upload` or the next mount completes it", error)
+        expected = bytearray(data)
+        for span in held["ranges"]:
+            expected[span["start"] : span["end"]] = bytes(span["end"] - span["start"])
+        self.assertTrue((saved / "big.partial").read_bytes() == expected)
+        self.assertFalse((saved / "big").exists())
+
+        code, out, error = recover(copy, "upload", store=own)
+        self.assertEqual(code, 0, out + error)
+        self.assertTrue(mount.object("big") == data)
+        self.assertEqual(mount.unfinished_uploads(), [])
+        self.assertEqual(listing(copy)["waiting"], [])
+
+    def test_upload_completes_what_was_closed(self):
+        self.check(200, close=True)
+
+    def test_upload_completes_what_was_being_written(self):
+        self.check(150, close=False)

@@ -3,6 +3,7 @@
 //! Exit codes: 0 it was done, and for `export` and `upload` nothing is left behind; 1 something is, and why was said.
 
 mod list;
+mod save;
 mod send;
 
 use std::fs;
@@ -10,13 +11,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::Failure;
 use super::mount::{argument, file_of, read_file, resolve, variable};
-use super::{Failure, logging};
 use crate::config::{Config, Layer, Layers, OPTIONS, Origin};
-use crate::daemon::{self, answering_bucket, bytes_text};
 use crate::fs::WriteMode;
 use crate::journal::DirectoryLock;
-use crate::recover::{ExportOptions, Exported, Inventory, Outcome, export, look, repair};
+use crate::recover::{Inventory, check, look, repair};
 use crate::types::Key;
 
 /// What a mount's options say about the bucket and about sending.
@@ -34,14 +34,16 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .subcommand(
             Command::new("list")
-                .about("Show what waits")
-                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("For programs")),
+                .about("Show what waits, and whether its bytes are those that were written")
+                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("For programs"))
+                .arg(Arg::new("quick").long("quick").action(ArgAction::SetTrue).help("Don't read the data to check it")),
         )
         .subcommand(
             bucket_options(Command::new("export"))
-                .about("Write each unsent file below DIR; without what is only in the bucket, as NAME.partial")
+                .about("Write each unsent file below DIR; what lacks bytes as NAME.partial, what is damaged as NAME.damaged")
                 .arg(Arg::new("target").value_name("DIR").required(true).value_parser(clap::value_parser!(PathBuf)))
                 .arg(url.clone())
+                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Report for programs"))
                 .arg(Arg::new("force").long("force").action(ArgAction::SetTrue).help("Replace files that are there"))
                 .arg(Arg::new("fetch").long("fetch").action(ArgAction::SetTrue).help("Fetch what is missing from the bucket")),
         )
@@ -69,10 +71,16 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     // Errors and data files are named by paths that hold wherever they are read.
     let directory = &fs::canonicalize(directory).map_err(|error| Failure::Failed(format!("{}: {error}", directory.display())))?;
     let lock = DirectoryLock::acquire_unchanged(directory).map_err(failed)?;
-    let (inventory, salvage) = look(directory).map_err(failed)?;
+    let (mut inventory, salvage) = look(directory).map_err(failed)?;
     match arguments.subcommand() {
-        Some(("list", arguments)) => list::run(directory, &inventory, &salvage, arguments.get_flag("json")),
-        Some(("export", arguments)) => run_export(directory, &inventory, arguments),
+        Some(("list", arguments)) => {
+            let checked = !arguments.get_flag("quick");
+            if checked {
+                check(directory, &mut inventory);
+            }
+            list::run(&list::Found { directory, inventory: &inventory, trusted: salvage.is_trusted(), checked }, arguments.get_flag("json"))
+        }
+        Some(("export", arguments)) => save::run(directory, &inventory, arguments),
         Some(("upload", arguments)) => {
             // The lock that writes, now that something will be written.
             drop(lock);
@@ -129,62 +137,6 @@ fn configure(directory: &Path, inventory: &Inventory, arguments: &ArgMatches) ->
 fn place_of(bucket: &str) -> Option<(String, Option<String>)> {
     let (url, place) = bucket.rsplit_once(" at ")?;
     Some((url.to_owned(), (place != "AWS").then(|| place.to_owned())))
-}
-
-fn run_export(directory: &Path, inventory: &Inventory, arguments: &ArgMatches) -> Result<(), Failure> {
-    let Some(target) = arguments.get_one::<PathBuf>("target") else { return Ok(()) };
-    if std::path::absolute(target)?.starts_with(directory) {
-        return Err(Failure::Usage(format!("{} lies in the cache directory: choose another place", target.display())));
-    }
-    let mut options = ExportOptions { force: arguments.get_flag("force"), store: None };
-    let runtime = daemon::runtime()?;
-    list::warn(inventory);
-    let mut told = Told::default();
-    runtime.block_on(async {
-        if arguments.get_flag("fetch") {
-            let config = configure(directory, inventory, arguments)?;
-            logging::start(&config.log);
-            options.store = Some(answering_bucket(&config.settings).await?.steady);
-        }
-        export(directory, inventory, target, &options, |exported| told.note(&exported)).await.map_err(failed)
-    })?;
-    let Told { written, bytes, without_bytes, left } = told;
-    println!("{written} files and directories ({}) are in {}", bytes_text(bytes), target.display());
-    if without_bytes > 0 {
-        println!("{without_bytes} changes have no bytes of their own here (deletions, copies, attributes): see `list`");
-    }
-    if left > 0 { Err(Failure::Failed(format!("{left} of {} could not be saved whole, see above", written + left))) } else { Ok(()) }
-}
-
-#[derive(Default)]
-struct Told {
-    written: u64,
-    bytes: u64,
-    without_bytes: u64,
-    left: u64,
-}
-
-impl Told {
-    fn note(&mut self, exported: &Exported) {
-        let path = &exported.path;
-        match &exported.outcome {
-            Outcome::Written => {
-                self.written += 1;
-                self.bytes += exported.bytes;
-            }
-            Outcome::Nothing => self.without_bytes += 1,
-            Outcome::Partial { missing, why } => {
-                self.left += 1;
-                let spans: Vec<String> = missing.iter().map(|span| format!("{}-{}", span.start, span.end.saturating_sub(1))).collect();
-                let lacks = if spans.is_empty() { String::new() } else { format!("; bytes {} are missing", spans.join(", ")) };
-                eprintln!("partial  {path}: {}{lacks}", safe(why));
-            }
-            Outcome::Failed(error) => {
-                self.left += 1;
-                eprintln!("failed   {path}: {}", safe(&error.to_string()));
-            }
-        }
-    }
 }
 
 fn run_repair(directory: &Path, inventory: &Inventory, salvage: crate::journal::Salvage) -> Result<(), Failure> {

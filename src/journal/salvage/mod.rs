@@ -141,9 +141,12 @@ fn changes(salvage: &Salvage) -> Vec<Change> {
     let kept: HashSet<FileId> = salvage.files.iter().map(|file| file.id).collect();
     let sums = salvage.sums.iter().filter(|(id, ..)| kept.contains(id)).cloned();
     changes.extend(sums.map(|(id, region, sums)| Change::PutSums(id, region, sums)));
-    // Where commits are missing, a file may have changed after it was called at rest: its sums are believed no further.
-    let seals = salvage.seals.iter().filter(|(id, _)| kept.contains(id) && !salvage.is_incomplete);
-    changes.extend(seals.map(|(id, seal)| Change::Seal(*id, *seal)));
+    changes.extend(salvage.seals.iter().filter(|(id, _)| kept.contains(id)).filter_map(|(id, seal)| {
+        // Where commits are missing, a file may have changed after it was called at rest: its sums are believed no further.
+        let believed = if salvage.is_incomplete { Seal { size: 0, whole: false } } else { *seal };
+        // A program may have gone on writing to an open file: that has to be known still, or its bytes would be thrown away.
+        (!salvage.is_incomplete || !seal.whole).then_some(Change::Seal(*id, believed))
+    }));
     changes
 }
 
