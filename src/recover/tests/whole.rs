@@ -113,7 +113,7 @@ async fn a_damaged_file_is_not_exported_as_right() {
     let inventory = checked(&directory);
     let damaged: Vec<(&str, &[Span])> = inventory.waiting.iter().map(|waiting| (waiting.key.as_str(), &*waiting.damaged)).collect();
     let (block, end) = (64 * KIB..80 * KIB, 96 * KIB..SIZE);
-    assert_eq!(damaged, [("d/cut", &[end][..]), ("d/flipped", &[block.clone()]), ("right", &[])]);
+    assert_eq!(damaged, [("d/cut", &[end][..]), ("d/flipped", std::slice::from_ref(&block)), ("right", &[])]);
     assert_eq!((inventory.counts().damaged, inventory.counts().files), (2, 3));
     let outcomes = exported(&directory, &target, &ExportOptions::default()).await;
     assert!(matches!(&outcomes["d/flipped"], Outcome::Damaged(lacks) if lacks.damaged == [block]), "{outcomes:?}");
