@@ -22,6 +22,9 @@ use crate::types::{Key, Version};
 /// Entries handed over in one turn: more than one readdir of the kernel takes.
 const BATCH: usize = 512;
 
+/// Listings in a row that deletions of this host overtake; each turn some have landed.
+const TURNS: usize = 4;
+
 /// What one handle shows.
 pub(super) struct Snapshot {
     entries: Vec<(Arc<str>, Ino, Kind)>,
@@ -135,11 +138,15 @@ impl Fs {
             }
             key
         };
-        let watch = self.watch(ino);
-        let begun = Instant::now();
-        let mut listing = self.list(&key).await?;
-        self.drop_vanishing_directories(&key, &mut listing).await?;
-        self.take_in_listing(ino, &key, listing, &watch, begun);
+        for _ in 0..TURNS {
+            let watch = self.watch(ino);
+            let begun = Instant::now();
+            let mut listing = self.list(&key).await?;
+            self.drop_vanishing_directories(&key, &mut listing).await?;
+            if self.take_in_listing(ino, &key, listing, &watch, begun) {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -153,7 +160,7 @@ impl Fs {
         }
         let mut listing = Listing::default();
         listing.add(&Key::root(), &page);
-        self.take_in_listing(ROOT, &Key::root(), listing, &watch, begun);
+        let _complete = self.take_in_listing(ROOT, &Key::root(), listing, &watch, begun);
         let mut names = self.names.lock();
         for (_, ino) in names.below(ROOT) {
             if let Some(inode) = names.get_mut(ino) {
@@ -205,12 +212,14 @@ impl Fs {
         Ok(())
     }
 
-    fn take_in_listing(&self, ino: Ino, key: &Key, listing: Listing, watch: &Watching<'_>, begun: Instant) {
+    /// False: it says of a name what does not hold any more, and nothing else is known of that name.
+    fn take_in_listing(&self, ino: Ino, key: &Key, listing: Listing, watch: &Watching<'_>, begun: Instant) -> bool {
         let now = clock::now();
+        let mut complete = true;
         let mut seen_names: HashSet<Arc<str>> = HashSet::with_capacity(listing.entries.len());
         let mut names = self.names.lock();
         if names.key(ino).as_ref() != Some(key) {
-            return;
+            return true;
         }
         for (name, kind) in listing.entries {
             let name = self.spelled(&name);
@@ -225,6 +234,8 @@ impl Fs {
                 ListedKind::File { .. } => own_file.is_some(),
             };
             if overruled || local {
+                // Its marker was just deleted: now the name is a file that the directory hid, or nothing.
+                complete &= local || names.directory(ino).is_some_and(|node| node.children.contains_key(&name));
                 continue;
             }
             let seen = match kind {
@@ -250,6 +261,7 @@ impl Fs {
             self.invalidate_entry(ino, &name);
         }
         self.count_hidden(key, listing.hidden);
+        complete
     }
 
     /// Children that the listing lacks because they are wanted and not there yet.

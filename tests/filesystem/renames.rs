@@ -249,6 +249,30 @@ async fn a_marker_that_arrives_while_its_directory_is_listed_goes_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_shows_that_was_hidden_by_a_directory_which_goes_while_it_is_listed() {
+    let bucket = Bucket::new();
+    bucket.put("d/", b"").await;
+    let first = bucket.mount();
+    bucket.faults.add(Rule::any().fault(Fault::Latency(std::time::Duration::from_secs(1))));
+    first.rmdir("d").await.unwrap();
+    let folder = std::sync::Arc::clone(&first.folder);
+    first.writer.stop();
+    bucket.faults.clear();
+    bucket.put("d", b"file").await;
+    let millis = std::time::Duration::from_millis;
+    for operation in [Operation::DeleteObject, Operation::DeleteObjects] {
+        bucket.faults.add(Rule::on(operation).fault(Fault::Latency(millis(1000))));
+    }
+    bucket.faults.add(Rule::on(Operation::ListObjectsV2).fault(Fault::Latency(millis(700))));
+    // The first listing still has the marker; when the directory is looked into, it is gone.
+    let second = bucket.mount_in(folder, crate::world::Options::default());
+    assert_eq!(second.names("").await.unwrap(), ["d"]);
+    assert_eq!(second.read("d").await.unwrap(), b"file");
+    second.settle().await;
+    assert_eq!(bucket.keys(), ["d"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_removed_while_it_was_open_does_not_come_back_in_an_outage() {
     let bucket = Bucket::new();
     bucket.put("d/open", b"x").await;
