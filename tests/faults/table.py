@@ -22,6 +22,8 @@ class Fault:
     # Seconds on, seconds off.
     cycle_s: tuple | None = None
     during: Callable | None = None
+    # The bucket is away so long that the cache fills with what can't go: then there is no room, as on a full disk.
+    fills_cache: bool = False
     # Only files that come in one GET: nothing can tell a wrong byte in a range of a longer one.
     small_only: bool = False
     # A final refusal of everything below this directory, which has a program of its own.
@@ -111,6 +113,6 @@ FAULTS = [
     ),
     Fault("limit-data", "each connection ends after 3 MB", store="minio", toxics=[("limit_data", {"bytes": 3_000_000})], cycle_s=(3, 2)),
     Fault("clock", "the store's clock 40 minutes ahead, then behind", during=clocks),
-    Fault("outage", "nobody listens, for longer than every timeout", store="minio", during=outage(refuse=True)),
-    Fault("silence", "connections are taken and nothing comes, for longer than every timeout", store="minio", during=outage(refuse=False)),
+    Fault("outage", "nobody listens, for longer than every timeout", store="minio", during=outage(refuse=True), fills_cache=True),
+    Fault("silence", "connections are taken and nothing comes, for longer than every timeout", store="minio", during=outage(refuse=False), fills_cache=True),
 ]  # fmt: skip

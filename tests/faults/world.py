@@ -1,13 +1,14 @@
 """One fault: a store, a mount, the programs on it, and the verdict over what is left when all is over."""
 
 import contextlib
+import errno
 import pathlib
 import random
 import re
 import threading
 import time
 
-from workload import BigSaver, Denied, Ledger, Looker, Reader, Saver
+from workload import EXCUSED, BigSaver, Denied, Ledger, Looker, Reader, Saver
 
 from harness import Mount, Toxiproxy, open_store
 from harness.store import Emulator
@@ -22,7 +23,7 @@ class World:
     def __init__(self, fault, args, work: pathlib.Path):
         self.fault, self.args, self.work = fault, args, work
         self.deadline_s = args.timeout
-        self.ledger = Ledger(self.deadline_s)
+        self.ledger = Ledger(self.deadline_s, EXCUSED | ({errno.ENOSPC} if fault.fills_cache else set()))
         self.is_long = args.seconds >= 60
         self.big_bytes = (20 if self.is_long else 17) * MIB
         self.proxy = None
