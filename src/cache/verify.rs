@@ -30,20 +30,14 @@ struct Plan {
     span: Span,
     /// Pieces that the span touches, whole.
     expected: Vec<Expected>,
-    /// Parts of the span without a sum …
+    /// Parts of the span that get a sum by this read. Holes that are known for what they are need none.
     unknown: Vec<Span>,
-    /// … and those of them that are zeros, or something is wrong.
+    /// Parts without a sum that are zeros, or something is wrong.
     zeros: Vec<Span>,
     /// Changes of the file when this was true.
     count: u64,
     /// What was taken off the disk by then.
     drops: u64,
-}
-
-impl Plan {
-    fn has_unknown(&self) -> bool {
-        !self.unknown.is_empty() && self.zeros != self.unknown
-    }
 }
 
 enum Found {
@@ -93,7 +87,7 @@ impl LocalFile {
             // Readers of one file don't wait for each other.
             false => MutexGuard::unlocked(&mut state, || check(&file, &plan, buffer)),
         };
-        if matches!(found, Found::Right) && !plan.has_unknown() {
+        if matches!(found, Found::Right) && plan.unknown.is_empty() {
             return Ok(Round::Over(Some(length)));
         }
         // What was taken off the disk meanwhile was read as zeros, perhaps.
@@ -117,12 +111,13 @@ impl LocalFile {
         let count = state.changes.count();
         let sealed = state.zeros_below();
         let sums = self.sums(state)?;
-        let (mut expected, unknown) = (sums.touching(&span), sums.gaps(&span));
+        let (mut expected, gaps) = (sums.touching(&span), sums.gaps(&span));
         expected.retain(|piece| state.has(&piece.span));
-        let zeros = match sealed {
-            0 => Vec::new(),
-            sealed => unknown.iter().map(|gap| gap.start..gap.end.min(sealed)).filter(|gap| !gap.is_empty()).collect(),
-        };
+        let below = gaps.iter().map(|gap| gap.start..gap.end.min(sealed));
+        let zeros: Vec<Span> = below.filter(|gap| !gap.is_empty()).collect();
+        let beyond = gaps.iter().map(|gap| gap.start.max(sealed)..gap.end).filter(|gap| !gap.is_empty());
+        let occupied = zeros.iter().flat_map(|gap| state.blocks.occupied_parts(gap.clone()));
+        let unknown = occupied.chain(beyond).collect();
         Ok(Plan { span, expected, unknown, zeros, count, drops: self.drops.load(Ordering::Acquire) })
     }
 

@@ -389,3 +389,21 @@ fn a_closed_file_goes_with_the_key_of_its_version() {
     let _pin = file.pin();
     assert_eq!(read(&file, 0..5), None, "it is empty, and may be fetched again");
 }
+
+#[test]
+fn zeros_that_share_a_block_with_data_come_to_rest_with_it() {
+    // Grown by truncate(2), at rest, and then appended to: the end of the zeros lies in a block that is no hole.
+    let mut world = World::new();
+    let file = world.dirty(b"");
+    wanted(&world, "a", &file);
+    file.truncate(948).unwrap();
+    file.seal().unwrap();
+    world.cache().sync().unwrap();
+    file.write_at(948, &pattern(BLOCK)).unwrap();
+    world.cache().sync().unwrap();
+    let (id, mut expected) = (file.id(), vec![0; 948]);
+    expected.extend(pattern(BLOCK));
+    drop(file);
+    world.kill(false);
+    assert_eq!(all(&world.cache().get(id).unwrap()), expected, "what was synced outlives a power cut");
+}
