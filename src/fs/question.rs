@@ -267,8 +267,12 @@ impl Fs {
             (Some(info), Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Object(info), asked, watch.id),
             (Some(info), _) => self.set_headers(ino, info.headers),
             (None, Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Nothing, asked, watch.id),
-            // The source of a pending rename is gone; its copy will say so. Until then the defaults hold.
-            (None, _) => self.set_headers(ino, ObjectHeaders::default()),
+            // The source of a pending rename is gone: the daemon before this one may have made the copy, and died before it
+            // could say so. Else the copy will say that; until then the defaults hold.
+            (None, _) => {
+                let copy = self.head(key).await?;
+                self.set_headers(ino, copy.map(|info| info.headers).unwrap_or_default());
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use mediafs::error::Error;
 use mediafs::fs::RenameFlags;
 use mediafs::store::fault::{Fault, Rule};
-use mediafs::store::{ErrorKind, Operation};
+use mediafs::store::{ErrorKind, ObjectStore, Operation};
 
 use crate::world::{Bucket, Options, World, requests};
 
@@ -286,4 +286,24 @@ async fn what_was_removed_while_it_was_open_does_not_come_back_in_an_outage() {
     bucket.faults.add(Rule::any().fault(Fault::Error(mediafs::store::ErrorKind::Unreachable)));
     tokio::time::sleep(std::time::Duration::from_secs(11)).await;
     assert_eq!(mount.names("d").await.unwrap(), ["other"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_nobody_recorded_tells_the_mode_of_the_file() {
+    let bucket = Bucket::new();
+    let mode = [("mode", "33152")];
+    bucket.put_with("a", b"bytes", &mode).await;
+    let mount = bucket.mount();
+    assert_eq!(mount.stat("a").await.unwrap().mode, 0o600);
+    bucket.faults.add(Rule::on(Operation::CopyObject).fault(Fault::Error(ErrorKind::Unavailable)));
+    mount.rename("a", "b").await.unwrap();
+    mount.writer.stop();
+    let folder = std::sync::Arc::clone(&mount.folder);
+    drop(mount);
+    // Copied and deleted, and killed before it was in the journal; what was learned may be lost with a daemon.
+    bucket.put_with("b", b"bytes", &mode).await;
+    bucket.memory.delete(&"a".into()).await.unwrap();
+    std::fs::remove_file(folder.path().join("attributes.sqlite")).unwrap();
+    let next = bucket.mount_in(folder, Options::default());
+    assert_eq!(next.stat("b").await.unwrap().mode, 0o600);
 }
