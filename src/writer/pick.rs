@@ -175,10 +175,12 @@ fn park(queue: &mut Queue, key: &Key, on: &Key, now: Instant) {
 fn gathered(queue: &mut Queue, config: &WriterConfig, now: Instant, picked: &mut Picked) {
     let batches = slots(queue, config, false, now).min(DELETE_BATCHES);
     while queue.batches < batches {
-        if queue.draining > 0 {
+        let (draining, copying) = (queue.draining > 0, queue.running > 0);
+        // The end waits for the copies anyhow: until they are made, what they make room for still goes together.
+        if draining && !copying {
             queue.gathering.hurry();
         }
-        let Some(due) = queue.gathering.due(queue.absences_to_come(), queue.running > 0, config.settle_limit, now) else { return };
+        let Some(due) = queue.gathering.due(queue.absences_to_come(), copying && !draining, config.settle_limit, now) else { return };
         if due > now {
             picked.wake_at = earlier(picked.wake_at, due);
             return;
