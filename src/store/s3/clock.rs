@@ -9,19 +9,29 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// S3 refuses from 15 minutes on. A refusal with less of a difference has another reason.
 const OFF_SECONDS: u64 = 5 * 60;
 
+/// Longer than a refusal takes to come back.
+const ON_THE_WAY: Duration = Duration::from_secs(5);
+
 /// Seconds that the store's clock is ahead of ours, as far as it mattered. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Skew(Arc<AtomicI64>);
+pub(super) struct Skew {
+    seconds: Arc<AtomicI64>,
+    /// What it was before the last change, and when that was.
+    before: Arc<Mutex<Option<(Instant, i64)>>>,
+}
 
 impl Skew {
     /// A request was refused for its time.
     pub fn note(&self, seconds: i64) {
-        let before = self.0.swap(seconds, Ordering::Relaxed);
+        let before = self.seconds.swap(seconds, Ordering::Relaxed);
         if before.abs_diff(seconds) > OFF_SECONDS {
+            *self.before.lock() = Some((Instant::now(), before));
             if !is_off(seconds) {
                 return tracing::info!("this machine's clock and the store's agree again");
             }
@@ -33,7 +43,15 @@ impl Skew {
     }
 
     pub fn seconds(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
+        self.seconds.load(Ordering::Relaxed)
+    }
+
+    /// What a request was signed with whose answer has come just now: others were on their way when it was learned.
+    pub fn seconds_on_the_way(&self) -> i64 {
+        match *self.before.lock() {
+            Some((changed, before)) if changed.elapsed() < ON_THE_WAY => before,
+            _ => self.seconds(),
+        }
     }
 
     /// The time by the store's clock.
@@ -69,6 +87,15 @@ fn difference(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_on_their_way_were_signed_with_what_was_known_before() {
+        let skew = Skew::default();
+        skew.note(2_400);
+        assert_eq!((skew.seconds(), skew.seconds_on_the_way()), (2_400, 0));
+        tokio::time::advance(ON_THE_WAY).await;
+        assert_eq!(skew.seconds_on_the_way(), 2_400);
+    }
 
     #[test]
     fn the_difference_is_read_told_and_applied() {

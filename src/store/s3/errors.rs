@@ -37,7 +37,7 @@ impl Context {
                 let mut answer = Answer::new(operation, raw);
                 answer.code = meta.code().map(str::to_owned).or(answer.code);
                 answer.message = meta.message().map(str::to_owned).or(answer.message);
-                answer.known_seconds = self.skew.seconds();
+                answer.known_seconds = self.skew.seconds_on_the_way();
                 let kind = answer.kind();
                 if kind == ErrorKind::ClockSkew {
                     self.skew.note(answer.skew_seconds);
