@@ -257,15 +257,7 @@ class Saver(Program):
         self.serial += 1
         name, temporary, data = self.pick(), f"t{self.serial}.tmp", self.data()
         self.change({temporary: data}, self.write, temporary, data, os.O_CREAT | os.O_EXCL)
-        try:
-            self.do(f"rename {self.name}/{temporary}", os.rename, self.folder / temporary, self.folder / name)
-        except OSError:
-            self.model.doubt(temporary, None)
-            self.model.doubt(name, data)
-            self.model.moves.append((temporary, name))
-            raise
-        self.model.settle(temporary, None)
-        self.model.settle(name, data)
+        self._rename(temporary, name, data)
 
     def truncate(self):
         name = self.pick()
@@ -283,7 +275,9 @@ class Saver(Program):
             self._move(self.pick(), new)
 
     def _move(self, old, new):
-        data = self.model.content(old)
+        self._rename(old, new, self.model.content(old))
+
+    def _rename(self, old, new, data):
         try:
             self.do(f"rename {self.name}/{old}", os.rename, self.folder / old, self.folder / new)
         except OSError:
