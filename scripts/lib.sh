@@ -9,6 +9,7 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
 DENY_VERSION=0.20.2
 TOXIPROXY_VERSION=v2.5.0
+FSX_VERSION=0.3.2
 DJANGO_VERSION=$(sed -n 's/^Django==//p' "$ROOT/tests/requirements.txt")
 DJANGO_SOURCES=$DEV/django-$DJANGO_VERSION
 PYTHON=$DEV/venv/bin/python
@@ -121,6 +122,30 @@ need_toxiproxy() {
   mv "$build/server" "$DEV/bin/toxiproxy-server"
   rm -rf "$build"
   export TOXIPROXY=$DEV/bin/toxiproxy-server
+}
+
+need_fsx() {
+  local found
+  for found in "${FSX:-}" "$DEV/bin/fsx"; do
+    [ -n "$found" ] && [ -x "$found" ] && export FSX=$found && return
+  done
+  need_rust
+  say "fsx $FSX_VERSION, from its sources"
+  cargo install -q --locked --root "$DEV" --target-dir "$DEV/build-fsx" "fsx@$FSX_VERSION" && rm -rf "$DEV/build-fsx"
+  export FSX=$DEV/bin/fsx
+}
+
+# What pjdfstest's scripts call; prove isn't among it.
+need_pjdfstest() {
+  have cc || apt_install gcc libc6-dev
+  have openssl || apt_install openssl
+}
+
+# Python's own tests, which distributions pack apart from it.
+need_python_tests() {
+  need_python
+  "$PYTHON" -c 'import test.test_os' 2>/dev/null && return
+  apt_install "lib$("$PYTHON" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-testsuite"
 }
 
 # cargo-deny, built without optimisation: a minute instead of ten, and fast enough for one tree.

@@ -110,8 +110,8 @@ impl Fs {
         }
         let mut names = self.names.lock();
         let key = self.directory_key(&names, parent)?.child(&name);
-        self.check_key(&key)?;
         let marker = key.as_directory();
+        self.check_key(&marker)?;
         if names.child(parent, &name).is_some() || self.is_wanted(&key) || self.is_wanted(&marker) {
             return Err(Error::Exists);
         }

@@ -93,6 +93,7 @@ impl Fs {
         if keys::is_blank(&key) || self.writer.pending(&key).is_some_and(|desired| desired.content == Content::Absent) {
             return self.resolve(parent, name, None).await;
         }
+        self.check_key(&key)?;
         let question = Question { parent, name: Arc::clone(name), key, ask: Ask::ObjectOnly };
         match self.ask_or_remember(question).await? {
             Some(Remembered::Inode(ino)) => Ok(Some(ino)),
@@ -108,6 +109,8 @@ impl Fs {
         if keys::is_blank(&key) {
             return Ok(Answer::Is(None));
         }
+        // Stores answer such a key with a plain 400, which tells nothing.
+        self.check_key(&key)?;
         let marker = key.as_directory();
         if self.writer.wants_below(&marker) {
             let ino = self.local_directory(names, parent, name, &marker)?;

@@ -117,6 +117,10 @@ impl Fs {
 
     /// The first key at or below `directory` that isn't wanted gone.
     pub(super) async fn first_below(&self, directory: &Key) -> Result<Option<Below>> {
+        // A name that fills a key leaves no room for the slash.
+        if self.check_key(directory).is_err() {
+            return Ok(None);
+        }
         let gone = self.writer.pending_below(directory).into_iter().filter(|(_, d)| d.content == Content::Absent).count();
         let max_keys = u32::try_from(gone + 1).unwrap_or(1000).min(1000);
         let mut request = ListRequest { prefix: directory.as_str().into(), max_keys: Some(max_keys), ..ListRequest::default() };

@@ -5,6 +5,7 @@ mod away;
 mod basics;
 mod costs;
 mod model;
+mod posix;
 mod renames;
 mod rot;
 mod small_cache;
