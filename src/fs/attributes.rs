@@ -79,7 +79,8 @@ impl Fs {
         if let Some(size) = set.size {
             self.truncate(ino, size).await?;
         }
-        let changes_attributes = set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.atime.is_some() || set.mtime.is_some();
+        // chown(2) to nobody else comes as a change of nothing, which moves the time of the last change too.
+        let changes_attributes = set.size.is_none() || set.changes_attributes();
         if changes_attributes && self.config.posix_metadata {
             if self.needs_headers(ino)? {
                 self.revalidate(ino).await?;
@@ -102,7 +103,7 @@ impl Fs {
         let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
         let before = (inode.mode, inode.uid, inode.gid, inode.mtime);
         let mut mode = set.mode.map_or(inode.mode, |mode| mode & 0o7777);
-        let owner_is_set = set.uid.is_some() || set.gid.is_some();
+        let owner_is_set = set.uid.is_some() || set.gid.is_some() || !set.changes_attributes();
         if owner_is_set && set.mode.is_none() && !inode.is_directory() {
             mode = without_set_id(mode);
         }
@@ -116,12 +117,23 @@ impl Fs {
         };
         inode.atime = time(set.atime, inode.atime);
         inode.mtime = time(set.mtime, inode.mtime);
-        inode.ctime = now;
+        inode.status_changed(now);
         let changed = before != (inode.mode, inode.uid, inode.gid, inode.mtime);
         if changed && ino != ROOT {
             inode.known = true;
             self.store_attributes(&names, ino)?;
         }
+        Ok(())
+    }
+
+    /// A change of bytes that left them as they were: only its times move, and its set-id bits go.
+    pub(super) fn touch_content(&self, ino: Ino) -> Result<()> {
+        if !self.config.posix_metadata {
+            return Ok(());
+        }
+        let mode = self.names.lock().get(ino).map(|inode| without_set_id(inode.mode));
+        self.change_attributes(ino, &SetAttr { mode, mtime: Some(SetTime::Now), ..SetAttr::default() })?;
+        self.invalidate_attributes(ino);
         Ok(())
     }
 

@@ -163,8 +163,7 @@ impl Fs {
 
     pub(super) fn directory_changed(&self, names: &mut Namespace, directory: Ino) {
         if let Some(inode) = names.get_mut(directory) {
-            let now = clock::now();
-            (inode.mtime, inode.ctime) = (now, now);
+            inode.changed(clock::now());
         }
     }
 

@@ -50,7 +50,10 @@ impl Fs {
             *handle.snapshot.lock() = Some(snapshot);
         }
         let Some(snapshot) = handle.snapshot.lock().clone() else { return Ok(Vec::new()) };
-        let names = self.names.lock();
+        let mut names = self.names.lock();
+        if let Some(inode) = names.get_mut(handle.ino).filter(|_| cookie == 0) {
+            inode.access(clock::now());
+        }
         let mut entries = Vec::new();
         for at in cookie..(cookie + BATCH as u64) {
             let (name, ino, kind) = match at {

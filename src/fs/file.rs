@@ -24,9 +24,6 @@ const FILE_LIMIT_BYTES: u64 = 5_492_075_488_379;
 /// To this size a file goes up in one PUT.
 const WHOLE_UPLOAD_BYTES: u64 = 16 << 20;
 
-/// An access time older than this moves at the next read in any case, as with Linux's `relatime`.
-const ACCESS_TIME_AGE: Duration = Duration::from_secs(86_400);
-
 /// A local change of bytes, tried again after the file was marked dirty or room was made.
 type Change<'a> = dyn Fn(&LocalFile) -> std::result::Result<(), WriteRefused> + Send + Sync + 'a;
 
@@ -56,17 +53,16 @@ impl Fs {
         read
     }
 
-    /// Moves the access time as a disk with `relatime` does, in memory alone. What the kernel reads from its own pages
-    /// never gets here.
+    /// Moves the access time, in memory alone.
     fn accessed(&self, handle: &FileHandle) {
-        if self.config.read_only || handle.accessed.load(Ordering::Relaxed) || handle.accessed.swap(true, Ordering::Relaxed) {
+        let now = clock::now();
+        if self.config.read_only || !handle.access_note.is_due(now) {
             return;
         }
-        let now = clock::now();
         if let Some(inode) = self.names.lock().get_mut(handle.ino) {
-            let is_old = now.duration_since(inode.atime).is_ok_and(|age| age >= ACCESS_TIME_AGE);
-            if is_old || inode.atime <= inode.mtime.max(inode.ctime) {
-                inode.atime = now;
+            inode.access(now);
+            if let Node::File(node) = &mut inode.node {
+                node.pages = true;
             }
         }
     }
@@ -124,7 +120,6 @@ impl Fs {
             return Ok(false);
         }
         handle.wrote.store(true, Ordering::Release);
-        handle.accessed.store(false, Ordering::Relaxed);
         Ok(true)
     }
 
@@ -135,12 +130,14 @@ impl Fs {
                 Ok(()) => {
                     let mut names = self.names.lock();
                     if let Some(inode) = names.get_mut(ino) {
-                        let now = clock::now();
-                        (inode.mtime, inode.ctime) = (now, now);
+                        inode.changed(clock::now());
                         let mode = without_set_id(inode.mode);
                         if std::mem::replace(&mut inode.mode, mode) != mode {
                             // The kernel asks for size and times after a change, not for the mode.
-                            self.invalidate_inode(ino);
+                            self.invalidate_attributes(ino);
+                        }
+                        if let Node::File(node) = &mut inode.node {
+                            node.pages = true;
                         }
                     }
                     return Ok(true);
@@ -212,7 +209,7 @@ impl Fs {
         }
         let (file, pin) = self.pinned_file(&mut self.names.lock(), ino)?;
         if size == file.size() {
-            return Ok(());
+            return self.touch_content(ino);
         }
         let whole = size == 0;
         if whole {
@@ -264,7 +261,7 @@ impl Fs {
         let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
         match mode & !libc::FALLOC_FL_KEEP_SIZE {
             // Room is not reserved in the bucket; what counts is the length.
-            0 if keep_size || end <= handle.file.size() => return Ok(()),
+            0 if keep_size || end <= handle.file.size() => return self.touch_content(handle.ino),
             0 => self.change_waiting(handle.ino, &handle.file, &|file| file.truncate(end)).await?,
             libc::FALLOC_FL_PUNCH_HOLE if keep_size => self.zero(&handle, offset..end, true).await?,
             libc::FALLOC_FL_ZERO_RANGE => self.zero(&handle, offset..end, keep_size).await?,

@@ -10,6 +10,7 @@ use super::Ino;
 use super::directory::Snapshot;
 use crate::cache::{LocalFile, Pin};
 use crate::error::{Error, Result};
+use crate::namespace::AccessNote;
 use crate::reader::ReadPattern;
 
 /// One open(2) of a file. It stays on its data file, whatever the name comes to mean.
@@ -21,8 +22,8 @@ pub(super) struct FileHandle {
     pub pattern: Mutex<ReadPattern>,
     /// Bytes changed through this handle since its last flush.
     pub wrote: AtomicBool,
-    /// Read through this handle since its last write, and the access time moved.
-    pub accessed: AtomicBool,
+    /// Whether a read moves the inode's access time.
+    pub access_note: AccessNote,
     /// Out of eviction while open.
     pub _pin: Pin,
 }

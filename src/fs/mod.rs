@@ -169,6 +169,12 @@ impl Fs {
         }
     }
 
+    fn invalidate_attributes(&self, ino: Ino) {
+        if let Some(kernel) = self.invalidate.get() {
+            kernel.attributes(ino);
+        }
+    }
+
     fn invalidate_entry(&self, parent: Ino, name: &str) {
         if let Some(kernel) = self.invalidate.get() {
             kernel.entry(parent, name.as_ref());

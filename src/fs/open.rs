@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use super::handles::FileHandle;
-use super::{Fs, Opened, SetAttr, SetTime};
+use super::{Fs, Opened, SetAttr};
 use crate::cache::{LocalFile, Pin};
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::namespace::{Ino, Namespace, Node};
 use crate::reader::ReadPattern;
@@ -51,19 +52,12 @@ impl Fs {
         }
         let opened = self.open_inode(ino, access)?;
         if access.truncate
-            && let Err(error) = self.open_truncated(ino).await
+            && let Err(error) = self.setattr(ino, SetAttr { size: Some(0), ..SetAttr::default() }).await
         {
             self.release(opened.handle);
             return Err(error);
         }
         Ok(opened)
-    }
-
-    /// O_TRUNC moves the times even of an empty file, which `: > stamp` lives on.
-    async fn open_truncated(&self, ino: Ino) -> Result<()> {
-        let was_empty = self.names.lock().get(ino).is_some_and(|inode| inode.size() == 0);
-        let mtime = was_empty.then_some(SetTime::Now);
-        self.setattr(ino, SetAttr { size: Some(0), mtime, ..SetAttr::default() }).await.map(drop)
     }
 
     pub(super) fn open_inode(&self, ino: Ino, access: Access) -> Result<Opened> {
@@ -73,6 +67,12 @@ impl Fs {
         inode.opens += 1;
         let Node::File(node) = &mut inode.node else { return Err(Error::Loop) };
         let keep_cache = !std::mem::take(&mut node.pages_stale);
+        let access_note = inode.access_note.clone();
+        // What the kernel reads from its own pages never gets here. Who opens to read alone reads.
+        let unseen = keep_cache && node.pages && access.read && !access.write && !self.config.read_only;
+        if unseen && inode.access(clock::now()) {
+            self.invalidate_attributes(ino);
+        }
         drop(names);
         if access.write {
             file.add_writer();
@@ -84,7 +84,7 @@ impl Fs {
             writable: access.write,
             pattern: Mutex::new(ReadPattern::default()),
             wrote: AtomicBool::new(access.truncate),
-            accessed: AtomicBool::new(false),
+            access_note,
             _pin: pin,
         });
         Ok(Opened { handle, keep_cache, no_flush: !access.write })

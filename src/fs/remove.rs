@@ -119,7 +119,7 @@ impl Fs {
     /// An inode lost its name. Open handles keep its bytes; without one they are wanted by nobody.
     pub(super) fn bury(&self, names: &mut Namespace, ino: Ino) {
         let Some(inode) = names.get_mut(ino) else { return };
-        inode.ctime = clock::now();
+        inode.status_changed(clock::now());
         let idle = inode.opens == 0;
         if idle && let Some(local) = inode.file().and_then(|file| file.local.clone()) {
             self.cache.discard(local.id());

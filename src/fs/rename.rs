@@ -460,6 +460,6 @@ fn retyped(from: &Key, to: &Key) -> Option<&'static str> {
 fn settle(names: &mut Namespace, ino: Ino, now: Instant) {
     if let Some(inode) = names.get_mut(ino) {
         inode.checked = Some(now);
-        inode.ctime = clock::now();
+        inode.status_changed(clock::now());
     }
 }

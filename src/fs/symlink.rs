@@ -54,10 +54,13 @@ impl Fs {
 
     pub async fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
         let (key, target, version) = {
-            let names = self.names.lock();
-            let inode = names.get(ino).ok_or(Error::NotFound)?;
+            let mut names = self.names.lock();
+            let key = names.key(ino);
+            let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
             let Node::Symlink(link) = &inode.node else { return Err(Error::Invalid) };
-            (names.key(ino), link.target.clone(), link.version.clone())
+            let (target, version) = (link.target.clone(), link.version.clone());
+            inode.access(clock::now());
+            (key, target, version)
         };
         let target = match (target, version) {
             (Some(target), _) => target,

@@ -71,6 +71,12 @@ pub struct SetAttr {
     pub handle: Option<u64>,
 }
 
+impl SetAttr {
+    pub(super) fn changes_attributes(&self) -> bool {
+        self.mode.is_some() || self.uid.is_some() || self.gid.is_some() || self.atime.is_some() || self.mtime.is_some()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Opened {
     pub handle: u64,
@@ -119,6 +125,8 @@ pub enum Whence {
 pub trait Invalidate: Send + Sync + 'static {
     /// Attributes and cached pages.
     fn inode(&self, ino: Ino);
+    /// Attributes alone; the pages are right.
+    fn attributes(&self, ino: Ino);
     fn entry(&self, parent: Ino, name: &OsStr);
 }
 

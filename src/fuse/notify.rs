@@ -19,6 +19,7 @@ use crate::fs::{Ino, Invalidate};
 /// What notifications go to: the kernel, or a test.
 pub(super) trait Kernel: Send + 'static {
     fn forget_inode(&self, ino: Ino) -> io::Result<()>;
+    fn forget_attributes(&self, ino: Ino) -> io::Result<()>;
     fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()>;
 }
 
@@ -26,6 +27,11 @@ impl Kernel for fuser::Notifier {
     fn forget_inode(&self, ino: Ino) -> io::Result<()> {
         // Offset 0, length 0: the attributes and every page.
         self.inval_inode(fuser::INodeNo(ino), 0, 0)
+    }
+
+    fn forget_attributes(&self, ino: Ino) -> io::Result<()> {
+        // A negative offset spares the pages.
+        self.inval_inode(fuser::INodeNo(ino), -1, 0)
     }
 
     fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
@@ -36,6 +42,7 @@ impl Kernel for fuser::Notifier {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Notice {
     Inode(Ino),
+    Attributes(Ino),
     Entry(Ino, OsString),
 }
 
@@ -98,6 +105,10 @@ impl Invalidate for Notices {
         self.push(Notice::Inode(ino));
     }
 
+    fn attributes(&self, ino: Ino) {
+        self.push(Notice::Attributes(ino));
+    }
+
     fn entry(&self, parent: Ino, name: &OsStr) {
         self.push(Notice::Entry(parent, name.to_owned()));
     }
@@ -107,6 +118,7 @@ fn deliver(shared: &Shared, kernel: &impl Kernel) {
     while let Some(notice) = next(shared) {
         let sent = match &notice {
             Notice::Inode(ino) => kernel.forget_inode(*ino),
+            Notice::Attributes(ino) => kernel.forget_attributes(*ino),
             Notice::Entry(parent, name) => kernel.forget_entry(*parent, name),
         };
         if let Err(error) = sent {
@@ -153,6 +165,10 @@ mod tests {
     impl Kernel for Slow {
         fn forget_inode(&self, ino: Ino) -> io::Result<()> {
             self.take(Notice::Inode(ino))
+        }
+
+        fn forget_attributes(&self, ino: Ino) -> io::Result<()> {
+            self.take(Notice::Attributes(ino))
         }
 
         fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::AccessNote;
 use crate::cache::LocalFile;
 use crate::types::{ObjectHeaders, Version};
 
@@ -57,6 +58,8 @@ pub struct Inode {
     pub atime: SystemTime,
     pub mtime: SystemTime,
     pub ctime: SystemTime,
+    /// Shared with the open handles.
+    pub access_note: AccessNote,
     /// Mode, owner and times are those of the object's metadata, not only the defaults.
     pub known: bool,
     /// When the bucket last confirmed it; None: never.
@@ -78,6 +81,8 @@ pub struct File {
     /// Of `version`; meaningful when the inode's attributes are known.
     pub headers: ObjectHeaders,
     pub local: Option<Arc<LocalFile>>,
+    /// The kernel may hold pages of it, so that reads need not get here.
+    pub pages: bool,
     /// The kernel may hold pages of an older version.
     pub pages_stale: bool,
 }

@@ -12,6 +12,7 @@ pub mod attributes;
 mod inode;
 pub mod keys;
 mod remote;
+mod times;
 mod tree;
 mod watch;
 
@@ -20,5 +21,6 @@ mod tests;
 
 pub use inode::{Child, Directory, File, Ino, Inode, Modified, Node, ROOT, Symlink};
 pub use remote::{Absorbed, Seen};
+pub use times::AccessNote;
 pub use tree::{Namespace, Owner};
 pub use watch::WatchId;

@@ -141,7 +141,8 @@ impl Inode {
         self.set_version(version, Modified::At(modified));
         self.known = false;
         if first || !same_bytes {
-            (self.mtime, self.ctime, self.atime) = (modified, modified, modified);
+            self.changed(modified);
+            self.atime = modified;
         }
         if !same_bytes {
             match &mut self.node {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use super::AccessNote;
 use super::inode::{Child, Directory, Ino, Inode, Node, ROOT};
 use super::watch::{WatchId, Watches};
 use crate::types::Key;
@@ -84,6 +85,7 @@ impl Namespace {
             atime: now,
             mtime: now,
             ctime: now,
+            access_note: AccessNote::default(),
             known: false,
             checked: None,
             node,

@@ -1,11 +1,14 @@
 //! What programs may count on by POSIX and by Linux' own habits, where a store alone would behave otherwise.
 
-use mediafs::error::Error;
+use std::future::Future;
 
-use crate::world::{Bucket, requests};
+use mediafs::error::{Error, Result};
+use mediafs::fs::SetAttr;
+
+use crate::world::{Bucket, World, requests};
 
 /// A path of four directories that leaves `left` bytes of a key's 1,024 for a name.
-async fn deep(mount: &crate::world::World, left: usize) -> String {
+async fn deep(mount: &World, left: usize) -> String {
     let mut path = String::new();
     let mut rest = 1024 - left;
     for depth in 0..4 {
@@ -38,4 +41,59 @@ async fn a_name_that_would_make_too_long_a_key_is_refused_without_asking() {
     assert_eq!(mount.read(&full).await.unwrap(), b"fills its key");
     assert_eq!(bucket.mount().read(&full).await.unwrap(), b"fills its key");
     assert!(matches!(mount.rename(&full, &long).await, Err(Error::NameTooLong)));
+}
+
+/// Which of its times an operation moved: `a`, `m` and `c` in this order.
+async fn moved(mount: &World, path: &str, operation: impl Future<Output = Result<()>>) -> String {
+    let before = mount.stat(path).await.unwrap();
+    operation.await.unwrap();
+    let after = mount.stat(path).await.unwrap();
+    let times = [('a', before.atime, after.atime), ('m', before.mtime, after.mtime), ('c', before.ctime, after.ctime)];
+    times.into_iter().filter(|(_, before, after)| before != after).map(|(name, _, _)| name).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_move_as_on_a_disk() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    mount.save("d/f", b"0123456789").await.unwrap();
+    let ino = mount.stat("d/f").await.unwrap().ino;
+    let fs = &mount.fs;
+    let set = |set: SetAttr| async move { fs.setattr(ino, set).await.map(drop) };
+    let size = |size| set(SetAttr { size: Some(size), ..SetAttr::default() });
+    let handle = mount.open("d/f", libc::O_RDWR).await.unwrap();
+    assert_eq!(moved(&mount, "d/f", mount.write(handle, 0, b"x")).await, "mc");
+    assert_eq!(moved(&mount, "d/f", async { mount.read_handle(handle, 0, 4).await.map(drop) }).await, "a", "first read");
+    assert_eq!(moved(&mount, "d/f", async { mount.read_handle(handle, 0, 4).await.map(drop) }).await, "", "second read");
+    mount.save_with("d/f", b"y", libc::O_WRONLY).await.unwrap();
+    assert_eq!(moved(&mount, "d/f", async { mount.read_handle(handle, 0, 4).await.map(drop) }).await, "a", "written through another handle");
+    mount.save_with("d/f", b"z", libc::O_WRONLY).await.unwrap();
+    let opened = async { mount.close(mount.open("d/f", libc::O_RDONLY).await?).await };
+    assert_eq!(moved(&mount, "d/f", opened).await, "a", "the kernel reads its own pages, and tells nobody");
+    assert_eq!(moved(&mount, "d/f", size(5)).await, "mc");
+    assert_eq!(moved(&mount, "d/f", size(5)).await, "mc", "truncated to the size that it has");
+    assert_eq!(moved(&mount, "d/f", mount.fs.fallocate(handle, 0, 3, 0)).await, "mc", "allocated within its size");
+    assert_eq!(moved(&mount, "d/f", mount.fs.fallocate(handle, 0, 9, libc::FALLOC_FL_KEEP_SIZE)).await, "mc");
+    assert_eq!(moved(&mount, "d/f", mount.chmod("d/f", 0o600)).await, "c");
+    assert_eq!(moved(&mount, "d/f", set(SetAttr::default())).await, "c", "chown to nobody else");
+    mount.close(handle).await.unwrap();
+    assert_eq!(moved(&mount, "d", mount.save("d/n", b"")).await, "mc");
+    assert_eq!(moved(&mount, "d", async { mount.names("d").await.map(drop) }).await, "a");
+    assert_eq!(moved(&mount, "d", async { mount.names("d").await.map(drop) }).await, "");
+    assert_eq!(moved(&mount, "d", mount.rename("d/n", "d/o")).await, "mc");
+    assert_eq!(moved(&mount, "d", mount.unlink("d/o")).await, "mc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emptied_empty_file_loses_its_set_id_bits_too() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.save("f", b"").await.unwrap();
+    let ino = mount.stat("f").await.unwrap().ino;
+    for change in [SetAttr { size: Some(0), ..SetAttr::default() }, SetAttr::default()] {
+        mount.chmod("f", 0o6755).await.unwrap();
+        mount.fs.setattr(ino, change).await.unwrap();
+        assert_eq!(mount.stat("f").await.unwrap().mode, 0o755);
+    }
 }

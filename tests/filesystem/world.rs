@@ -39,6 +39,7 @@ struct NoKernel;
 
 impl Invalidate for NoKernel {
     fn inode(&self, _: Ino) {}
+    fn attributes(&self, _: Ino) {}
     fn entry(&self, _: Ino, _: &OsStr) {}
 }
 
