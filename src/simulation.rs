@@ -14,6 +14,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+#[cfg(test)]
+pub mod tests;
+
 /// What has just happened to the cache directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

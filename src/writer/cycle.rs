@@ -32,8 +32,8 @@ pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
     match here {
         Some(here) => {
             stage(shared, job, &here)?;
-            let (cache, journal) = (shared.cache.clone(), shared.journal.clone());
-            source::blocking(move || cache.sync().and_then(|()| journal.sync())).await
+            let cache = shared.cache.clone();
+            source::blocking(move || cache.persist()).await
         }
         None => {
             finish::gone(shared, job);

@@ -142,9 +142,20 @@ impl World {
 
     /// A new process on what a kill at this moment leaves; not started yet.
     fn after_crash(&self) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        copy_all(self.directory.path(), directory.path());
+        let directory = self.copy();
         Self::on_limited(self.memory.clone(), Faults::new(2), self.config.clone(), directory, self.limit)
+    }
+
+    /// The cache directory at one instant: uploads free bytes meanwhile, each time after a commit that says so.
+    fn copy(&self) -> tempfile::TempDir {
+        let commits = || std::fs::read(self.directory.path().join("journal.tail")).unwrap();
+        loop {
+            let (before, directory) = (commits(), tempfile::tempdir().unwrap());
+            copy_all(self.directory.path(), directory.path());
+            if commits() == before {
+                return directory;
+            }
+        }
     }
 
     /// Until the bucket has everything, or all that is left has failed; in its own time.
