@@ -1,6 +1,7 @@
 //! What is on the disk before the bucket changes, and before somebody is told that it has.
 
 use super::*;
+use crate::simulation::Event as OnDisk;
 use crate::simulation::tests::Witness;
 use crate::store::fault::{Fault, Rule};
 
@@ -41,4 +42,21 @@ async fn what_was_synced_is_not_forgotten_and_a_new_name_costs_no_fsync() {
     world.save("b", b"x");
     world.writer.sync(&"b".into()).await.unwrap();
     assert!(witness.all_is_on_the_disk());
+}
+
+/// Of an exchange, one side's bytes are here alone as soon as the other side is copied over them.
+#[tokio::test(start_paused = true)]
+async fn what_is_about_to_be_replaced_is_on_the_disk_here() {
+    let world = World::new();
+    let (a, b) = (world.put_elsewhere("a", b"AAAA").await, world.put_elsewhere("b", b"BB").await);
+    world.faults.add(Rule::on(Operation::CopyObject).fault(Fault::Hang));
+    let (witness, _installed) = Witness::install();
+    let wanted = |version| Some(desired(copy_of(version), Condition::Any, true));
+    world.writer.apply(vec![("a".into(), wanted(&b)), ("b".into(), wanted(&a))], &[]).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.counts.of(Operation::CopyObject), 1);
+    assert!(witness.all_is_on_the_disk());
+    let events = witness.take();
+    assert!(events.iter().any(|event| matches!(event, OnDisk::FileSynced(_))), "{events:?}");
+    assert!(events.iter().any(|event| matches!(event, OnDisk::NamesSynced(_))), "{events:?}");
 }

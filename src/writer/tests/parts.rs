@@ -103,6 +103,30 @@ async fn a_store_without_conditions_on_copied_parts_is_asked_before_the_end() {
     assert!(world.writer.shared.plain_copy_parts.load(std::sync::atomic::Ordering::Relaxed));
 }
 
+/// Under a name where anything may be replaced, so that no condition on the target saves it.
+#[tokio::test(start_paused = true)]
+async fn parts_are_never_taken_from_another_version() {
+    for knows_conditions in [true, false] {
+        for (operation, length) in [(Operation::UploadPartCopy, 10 * 16 * KIB), (Operation::GetObject, 16 * KIB)] {
+            let world = World::new();
+            world.writer.shared.plain_copy_parts.store(!knows_conditions, std::sync::atomic::Ordering::Relaxed);
+            if !knows_conditions {
+                world.faults.add(Rule::on(operation).fault(Fault::Unconditional));
+            }
+            let version = world.put_elsewhere("a", &bytes(length, 1)).await;
+            let file = world.cache.of_version(&version).unwrap();
+            let _pin = file.pin();
+            world.staged("b", &file, Condition::Any, false);
+            file.write_at(20, b"!").unwrap();
+            world.put_elsewhere("a", &bytes(length, 2)).await;
+            world.settled().await;
+            assert!(world.counts.of(operation) > 0, "{operation:?}");
+            assert_eq!((world.object("b"), world.unfinished_uploads().await), (None, 0), "{operation:?} {knows_conditions}");
+            assert_eq!(world.writer.backlog().failed.len(), 1);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_changes_under_the_upload_is_sent_again() {
     let world = World::new();
