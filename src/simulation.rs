@@ -32,6 +32,8 @@ pub enum Event {
     NamesSynced(PathBuf),
     /// So is all that was committed.
     JournalSynced,
+    /// So is the record of how far the journal reaches.
+    TailSynced,
 }
 
 /// A world in which the mount runs.

@@ -398,7 +398,7 @@ impl Journal {
         tail.synced(commits);
         let file = tail.handle()?;
         drop(main);
-        Ok(file.sync_data()?)
+        Ok(simulation::sync_data(&file, || Event::TailSynced)?)
     }
 
     /// SQLite's locks lie on the database and its index, not on the log: closing another descriptor of it drops none.
