@@ -40,7 +40,9 @@ impl FaultStore {
         let injected = |kind| StoreError::new(kind, operation.name(), key, "injected fault");
         let lost = || StoreError { outcome_unknown: operation.changes_bucket(), ..injected(ErrorKind::Unreachable) };
         match fault {
-            None | Some(Fault::Unconditional | Fault::BodyCut(_) | Fault::BodyShort(_) | Fault::BodyFlip(_)) => request.await,
+            None | Some(Fault::Unconditional | Fault::PartLost | Fault::BodyCut(_) | Fault::BodyShort(_) | Fault::BodyFlip(_)) => {
+                request.await
+            }
             Some(Fault::Latency(delay)) => {
                 tokio::time::sleep(delay).await;
                 request.await
@@ -145,7 +147,10 @@ impl ObjectStore for FaultStore {
     }
 
     async fn complete_upload(&self, key: &Key, upload: &UploadId, parts: &[Part], condition: &Condition) -> Result<Receipt> {
-        self.run(Operation::CompleteMultipartUpload, key, self.inner.complete_upload(key, upload, parts, condition)).await
+        let fault = self.faults.next(Operation::CompleteMultipartUpload, key.as_str());
+        let lost = usize::from(fault == Some(Fault::PartLost));
+        let completing = self.inner.complete_upload(key, upload, &parts[..parts.len() - lost], condition);
+        Self::suffer(fault, Operation::CompleteMultipartUpload, key, completing).await
     }
 
     async fn abort_upload(&self, key: &Key, upload: &UploadId) -> Result<()> {

@@ -129,6 +129,25 @@ async fn parts_are_never_taken_from_another_version() {
     }
 }
 
+/// What it made in the place of ours is our own, and is replaced.
+#[tokio::test(start_paused = true)]
+async fn what_the_store_put_together_wrongly_is_sent_again() {
+    for condition in [Condition::IfAbsent, Condition::Any] {
+        let world = World::new();
+        world.faults.add(Rule::on(Operation::CompleteMultipartUpload).when(When::Nth(1)).fault(Fault::PartLost));
+        let content = bytes(4 * 16 * KIB, 8);
+        let file = world.cache.create().unwrap();
+        file.add_writer();
+        world.staged("big", &file, condition, false);
+        file.write_at(0, &content).unwrap();
+        file.remove_writer();
+        world.settled().await;
+        assert_eq!((world.keys(), world.object("big").unwrap() == content), (vec!["big".to_owned()], true));
+        assert_eq!((world.counts.of(Operation::CompleteMultipartUpload), world.writer.backlog().conflicts), (2, 0));
+        assert_eq!(world.unfinished_uploads().await, 0);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_changes_under_the_upload_is_sent_again() {
     let world = World::new();
