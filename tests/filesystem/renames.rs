@@ -1,11 +1,12 @@
 //! rename(2) in all its forms: clean and dirty, files and directories, over what exists, exchanged.
 
+use futures::FutureExt;
 use mediafs::error::Error;
 use mediafs::fs::RenameFlags;
 use mediafs::store::fault::{Fault, Rule};
 use mediafs::store::{ErrorKind, ObjectStore, Operation};
 
-use crate::world::{Bucket, Options, World, requests};
+use crate::world::{Bucket, Meanwhile, Options, ROOT, World, requests};
 
 const EXCHANGE: RenameFlags = RenameFlags { no_replace: false, exchange: true };
 const NO_REPLACE: RenameFlags = RenameFlags { no_replace: true, exchange: false };
@@ -306,4 +307,29 @@ async fn a_copy_that_nobody_recorded_tells_the_mode_of_the_file() {
     std::fs::remove_file(folder.path().join("attributes.sqlite")).unwrap();
     let next = bucket.mount_in(folder, Options::default());
     assert_eq!(next.stat("b").await.unwrap().mode, 0o600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_renamed_before_word_of_its_upload_came_is_known_by_its_new_name() {
+    for content in [&b""[..], b"bytes"] {
+        let bucket = Bucket::new();
+        let renamed = std::sync::atomic::AtomicBool::new(false);
+        let meanwhile: Meanwhile = std::sync::Arc::new(move |fs, key| {
+            if key.as_str() == "a" && !renamed.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                let rename = fs.rename(ROOT, "a".as_ref(), ROOT, "b".as_ref(), RenameFlags::default());
+                rename.now_or_never().expect("both names are known").unwrap();
+            }
+        });
+        let mount = bucket.mount_with(Options { meanwhile: Some(meanwhile), ..Options::default() });
+        assert!(mount.names("").await.unwrap().is_empty());
+        mount.save("a", content).await.unwrap();
+        mount.settle().await;
+        assert_eq!(bucket.keys(), ["b"]);
+        mount.rename("b", "c").await.unwrap();
+        mount.settle().await;
+        assert_eq!(bucket.keys(), ["c"]);
+        assert_eq!(mount.names("").await.unwrap(), ["c"]);
+        assert_eq!(mount.read("c").await.unwrap(), content);
+        assert_eq!(mount.writer.backlog().conflicts, 0);
+    }
 }
