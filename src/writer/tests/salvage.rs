@@ -64,6 +64,7 @@ async fn a_changed_file_without_a_local_byte_is_a_copy_of_its_version() {
 
 #[tokio::test(start_paused = true)]
 async fn in_a_session_that_can_be_trusted_a_missing_file_stays_wanted() {
+    let _one_thread = on_one_thread();
     let world = World::new();
     world.faults.add(Rule::any().fault(Fault::Hang));
     let file = world.save("a", b"unsent");
