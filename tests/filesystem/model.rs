@@ -256,7 +256,8 @@ async fn perform_meanwhile(mount: &Arc<World>, trigger: &Trigger, after: u8, ste
     let (then, step) = (Arc::clone(mount), step.clone());
     *trigger.lock() = Armed { after, step: Some(async move { perform(&then, &step).await }.boxed()), ..Armed::default() };
     mount.settle().await;
-    match std::mem::take(&mut *trigger.lock()) {
+    let armed = std::mem::take(&mut *trigger.lock());
+    match armed {
         Armed { done: Some(done), .. } => return done,
         Armed { goes_on: Some(task), .. } => task,
         Armed { step: Some(step), .. } => tokio::spawn(step),
