@@ -1,7 +1,8 @@
 //! Server-side copies: renames, and changes of headers, which copy an object onto itself.
 //!
 //! The source is named by its version. Where that is gone, the bytes come from the cache if it has them all, else from
-//! the version that took its place; where there is nothing at all, there is nothing to want.
+//! the version that took its place; where there is nothing at all, there is nothing to want. A change that was given up
+//! (`Content::Restored`) goes back to its own version alone: what took its place may be another file of ours.
 
 use std::sync::Arc;
 
@@ -35,7 +36,10 @@ pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Eff
         tracing::info!(key = %job.key, from = %from.key, "the source was changed by another writer; uploading our copy of it");
         return upload::file_as(shared, job, &file).await;
     }
-    copy_present(shared, job, from).await
+    match &job.desired.content {
+        Content::Restored(_) if !onto_itself => made_before(shared, job, from).await,
+        _ => copy_present(shared, job, from).await,
+    }
 }
 
 /// CopyObject has no condition on its target: it is looked at before.
@@ -76,8 +80,8 @@ async fn copy_present(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result
     }
 }
 
-/// The source is nowhere. The copy may have been made by a mount that forgot it in a power cut, and then removed its source.
-async fn made_before(shared: &Shared, job: &Job, from: &Version) -> Result<Effect> {
+/// The version is nowhere. The copy may have been made by a mount that forgot it in a power cut, and then removed its source.
+pub async fn made_before(shared: &Shared, job: &Job, from: &Version) -> Result<Effect> {
     match shared.store.head(&job.key).await {
         Ok(info) if info.etag == from.etag && info.size == from.size => {
             Ok(Effect::Stored(Stored { last_modified: info.last_modified, ..stored(job, from, info.etag, Some(info.headers), None) }))

@@ -101,7 +101,7 @@ fn copied_onto_itself<'a>(job: &Job, stored: &'a Stored) -> Option<&'a Version> 
 /// What refers to `old` refers to `new` from now on: the same bytes under another ETag.
 fn renew(desired: &mut Desired, file: Option<&LocalFile>, old: &Version, new: &Version) -> Result<bool> {
     match (&mut desired.content, file) {
-        (Content::CopyOf(version), _) if version == old => {
+        (Content::CopyOf(version) | Content::Restored(version), _) if version == old => {
             *version = new.clone();
             Ok(true)
         }
@@ -207,9 +207,13 @@ fn name_is_new(shared: &Shared, queue: &mut Queue, key: &Key) {
 
 /// The source of a copy is nowhere any more: there is nothing to want.
 pub fn gone(shared: &Shared, job: &Job) {
-    tracing::warn!(key = %job.key, "the object that this one was to be made from was removed by another writer: given up");
+    let ours = matches!(job.desired.content, Content::Restored(_));
+    match ours {
+        true => tracing::error!(key = %job.key, "the version before the machine went down was replaced or removed too: the change is lost"),
+        false => tracing::warn!(key = %job.key, "the object that this one was to be made from was removed by another writer: given up"),
+    }
     if clear(shared, std::slice::from_ref(job), |_| Err(Error::Stale)) {
-        shared.queue.lock().conflicts += 1;
+        shared.queue.lock().conflicts += u64::from(!ours);
         if let Some(events) = shared.events.get() {
             events.deleted(&job.key);
         }

@@ -32,7 +32,7 @@ impl Writer {
     /// it has none any more.
     fn wanted_of_left_over(&self, file: &LocalFile, base: &Version) -> Option<(Key, Desired)> {
         let content = Content::Staged(file.id());
-        let moved = self.pending_below(&Key::root()).into_iter().find(|(_, desired)| desired.content == Content::CopyOf(base.clone()));
+        let moved = self.pending_below(&Key::root()).into_iter().find(|(_, desired)| desired.content.copied() == Some(base));
         if let Some((key, desired)) = moved {
             return Some((key, Desired { content, ..desired }));
         }
