@@ -33,12 +33,13 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
         let renamed = follow(&queue, job, &stored, &mut changes);
         shared.journal.apply(&changes).map(|()| (left, renamed))
     });
-    let mut waiters = Vec::new();
+    let (mut waiters, mut followers) = (Vec::new(), Vec::new());
     let mut clean = false;
     match outcome {
         Ok((left, renamed)) => {
             for (key, desired) in renamed {
                 replace_desired(&mut queue, &key, desired, now);
+                followers.push(key);
             }
             clean = left.is_none();
             waiters = settle_entry(&mut queue, job, left, now);
@@ -49,6 +50,9 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
     tracing::debug!(key = %job.key, size = stored.version.size, etag = stored.version.etag.as_str(), clean, "stored");
     if let Some(events) = shared.events.get() {
         events.stored(&stored.content, &stored.version, stored.headers.as_ref(), stored.last_modified, clean);
+        if let Some(old) = copied_onto_itself(job, &stored) {
+            followers.iter().for_each(|key| events.renewed(key, old, &stored.version));
+        }
     }
     waiters.into_iter().for_each(|waiter| waiter.done(Ok(())));
 }
