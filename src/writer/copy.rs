@@ -15,7 +15,7 @@ use super::{Shared, inline, parts, upload};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
-use crate::store::{Condition, ErrorKind, Part, UploadId};
+use crate::store::{Condition, ErrorKind, Part, UploadId, multipart_etag};
 use crate::types::{ETag, ObjectHeaders, Version};
 
 pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
@@ -140,14 +140,31 @@ async fn copy_parts(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<E
             return Err(failed.err().unwrap_or(Error::Stale));
         }
     };
-    match shared.store.complete_upload(&job.key, &id, &sent, &job.desired.condition).await {
+    complete(shared, job, from, headers, id, &sent).await
+}
+
+/// As for uploads: what Complete is about to make is journalled, so that it doesn't pass for another host's if nobody hears
+/// of it. It has another ETag than the source, and a copy onto itself has replaced that.
+async fn complete(shared: &Arc<Shared>, job: &Job, from: &Version, headers: ObjectHeaders, id: UploadId, sent: &[Part]) -> Result<Effect> {
+    let expected = multipart_etag(sent);
+    if let Some(etag) = &expected {
+        inline::begin_attempt(shared, job, etag)?;
+    }
+    match shared.store.complete_upload(&job.key, &id, sent, &job.desired.condition).await {
         Ok(receipt) => Ok(Effect::Stored(stored(job, from, receipt.etag().clone(), Some(headers), Some(id)))),
         Err(error) => {
             parts::give_up(shared, job, id);
-            match inline::is_refusal(&error, &job.desired.condition) {
-                true => Ok(Effect::Refused(Refused { ours: None, unsure: error.outcome_unknown })),
-                false => Err(error.into()),
+            if inline::is_refusal(&error, &job.desired.condition) {
+                let ours = expected.map(|etag| stored(job, from, etag, Some(headers), None));
+                return Ok(Effect::Refused(Refused { ours, unsure: error.outcome_unknown }));
             }
+            match expected {
+                // Completed, perhaps, by an attempt whose answer was lost.
+                Some(etag) if error.is(ErrorKind::NoSuchUpload) => shared.queue.lock().remember_own(&job.key, etag),
+                Some(etag) => inline::note_attempt(shared, job, &error, &etag),
+                None => {}
+            }
+            Err(error.into())
         }
     }
 }
