@@ -96,16 +96,6 @@ pub enum Content {
     KeptDirectory,
 }
 
-impl Content {
-    /// The version in the bucket that it is made from.
-    pub fn copied(&self) -> Option<&Version> {
-        match self {
-            Self::CopyOf(version) | Self::Restored(version) => Some(version),
-            _ => None,
-        }
-    }
-}
-
 /// The index row of one data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRow {

@@ -18,6 +18,11 @@ use crate::journal::Content;
 use crate::store::{Condition, ErrorKind, Part, UploadId, multipart_etag};
 use crate::types::{ETag, ObjectHeaders, Version};
 
+/// The version that an object is to be a copy of.
+pub fn copied(content: &Content) -> Option<&Version> {
+    if let Content::CopyOf(version) | Content::Restored(version) = content { Some(version) } else { None }
+}
+
 pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
     let onto_itself = from.key == job.key;
     if onto_itself && job.desired.headers.is_none() {

@@ -40,7 +40,7 @@ pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
             source::blocking(move || cache.sync().and_then(|()| journal.sync())).await
         }
         None => {
-            if let Some(version) = job.desired.content.copied() {
+            if let Some(version) = copy::copied(&job.desired.content) {
                 flight::land(shared, job, copy::made_before(shared, job, version).await);
             }
             Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::copy::copied;
 use super::flight::{Job, Step};
 use super::order::{Facts, Order, order};
 use super::queue::Queue;
@@ -144,7 +145,7 @@ impl Shared {
 
 /// The cheapest member takes its bytes here: what is staged already, else the smallest; the others wait for it.
 fn break_cycle(queue: &Queue, key: &Key, members: Vec<Key>) -> Verdict {
-    let cost = |key: &Key| match queue.get(key).map(|entry| (entry.desired.content.copied(), &entry.file)) {
+    let cost = |key: &Key| match queue.get(key).map(|entry| (copied(&entry.desired.content), &entry.file)) {
         Some((Some(version), _)) => version.size,
         Some((_, Some(file))) if file.is_complete() => 0,
         Some((_, Some(file))) => file.size(),

@@ -35,7 +35,7 @@ pub fn desired(journal: &Journal, cache: &Cache) -> Result<Vec<(Key, Desired)>> 
         match find(cache, &desired.content) {
             Found::Here => kept.push((key, desired)),
             Found::InBucket(content) => {
-                tracing::info!(%key, from = ?content.copied(), "back to the version before the machine went down");
+                tracing::info!(%key, ?content, "back to the version before the machine went down");
                 desired.content = content;
                 changes.push(Change::SetDesired(key.clone(), desired.clone()));
                 kept.push((key, desired));
