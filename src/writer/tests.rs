@@ -52,6 +52,8 @@ impl Events for Log {
         self.events.lock().push(Event::Stored(version.key.clone(), version.size, clean));
     }
 
+    fn renewed(&self, _: &Key, _: &Version, _: &Version) {}
+
     fn deleted(&self, key: &Key) {
         self.events.lock().push(Event::Deleted(key.clone()));
     }

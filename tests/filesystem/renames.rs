@@ -1,10 +1,13 @@
 //! rename(2) in all its forms: clean and dirty, files and directories, over what exists, exchanged.
 
+use std::time::Duration;
+
 use futures::FutureExt;
 use mediafs::error::Error;
 use mediafs::fs::RenameFlags;
 use mediafs::store::fault::{Fault, Rule};
-use mediafs::store::{ErrorKind, ObjectStore, Operation};
+use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
+use mediafs::types::ObjectHeaders;
 
 use crate::world::{Bucket, Meanwhile, Options, ROOT, World, requests};
 
@@ -54,6 +57,38 @@ async fn an_open_dirty_file_is_renamed_and_written_on() {
     assert!(matches!(mount.unlink("tmp").await, Err(Error::NotFound)));
     mount.settle().await;
     assert_eq!((bucket.keys(), bucket.get("final")), (vec!["final".to_owned()], Some(b"one two".to_vec())));
+}
+
+/// An object in parts: copied as a whole, it gets another ETag.
+async fn put_in_parts(bucket: &Bucket, key: &str, bytes: &'static [u8]) {
+    let (key, store) = (key.into(), &bucket.memory);
+    let id = store.create_upload(&key, &ObjectHeaders::default()).await.unwrap();
+    let part = store.upload_part(&key, &id, 1, Body::new(bytes.to_vec())).await.unwrap();
+    let _receipt = store.complete_upload(&key, &id, &[part], &Condition::Any).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_renamed_while_its_mode_is_on_its_way_can_be_read_and_renamed_on() {
+    for cached in [false, true] {
+        let bucket = Bucket::new();
+        put_in_parts(&bucket, "a", b"bytes").await;
+        let mount = bucket.mount();
+        if cached {
+            assert_eq!(mount.read("a").await.unwrap(), b"bytes");
+        }
+        bucket.faults.add(Rule::on(Operation::CopyObject).fault(Fault::Latency(Duration::from_secs(2))));
+        mount.chmod("a", 0o600).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        mount.rename("a", "b").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(mount.read("b").await.unwrap(), b"bytes", "its mode is in the bucket, its name is not");
+        mount.settle().await;
+        assert_eq!(mount.read("b").await.unwrap(), b"bytes");
+        mount.rename("b", "a").await.unwrap();
+        mount.settle().await;
+        assert_eq!((bucket.keys(), bucket.get("a")), (vec!["a".to_owned()], Some(b"bytes".to_vec())));
+        assert_eq!(mount.stat("a").await.unwrap().mode, 0o600);
+    }
 }
 
 #[tokio::test(start_paused = true)]

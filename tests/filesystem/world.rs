@@ -71,6 +71,12 @@ impl Events for LateWord {
         }
     }
 
+    fn renewed(&self, key: &Key, old: &Version, new: &Version) {
+        if let Some(fs) = self.fs(key) {
+            fs.renewed(key, old, new);
+        }
+    }
+
     fn deleted(&self, key: &Key) {
         if let Some(fs) = self.fs(key) {
             fs.deleted(key);

@@ -1,7 +1,7 @@
 //! kill -9 at every stage, and the replay: nothing lost, nothing doubled.
 
 use super::*;
-use crate::store::fault::{Fault, Rule};
+use crate::store::fault::{Fault, Rule, When};
 
 #[tokio::test(start_paused = true)]
 async fn unsent_changes_are_sent_by_the_next_process_once() {
@@ -76,6 +76,34 @@ async fn killed_after_complete_and_before_it_was_recorded_it_is_no_conflict() {
     before.settled().await;
     assert_eq!(before.keys(), ["big"]);
     assert_eq!(before.writer.backlog().conflicts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_in_parts_that_nobody_heard_of_is_no_conflict() {
+    for (key, killed) in [("a", true), ("a", false), ("b", true), ("b", false)] {
+        let world = World::new();
+        let content = bytes(300 * KIB, 2);
+        let version = world.put_elsewhere("a", &content).await;
+        let condition = if key == "a" { if_match(&version) } else { Condition::IfAbsent };
+        let wanted = Desired { headers: Some(headers("image/png")), ..desired(copy_of(&version), condition, key == "a") };
+        world.writer.apply(vec![(key.into(), Some(wanted))], &[]).unwrap();
+        let lost = Rule::on(Operation::CompleteMultipartUpload).fault(Fault::ReplyLost);
+        world.faults.add(if killed { lost } else { lost.when(When::First(2)) });
+        let next = if killed {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_ne!(world.memory.object(&key.into()).map(|(_, info)| info.etag), Some(version.etag), "it is made");
+            let next = world.after_crash();
+            next.start();
+            next
+        } else {
+            world
+        };
+        next.settled().await;
+        let (held, info) = next.memory.object(&key.into()).unwrap();
+        assert_eq!((&held[..], info.headers.content_type.as_deref()), (&content[..], Some("image/png")), "{key} {killed}");
+        assert_eq!((next.writer.backlog().conflicts, next.keys().len()), (0, if key == "a" { 1 } else { 2 }), "{key} {killed}");
+        assert_eq!(next.unfinished_uploads().await, 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
