@@ -220,7 +220,7 @@ impl LocalFile {
         if std::mem::take(&mut state.in_journal) {
             self.shared.forget_row(self.id);
         }
-        (state.sums, state.seal, state.unsure) = (None, None, false);
+        (state.sums, state.seal, state.unsure, state.told) = (None, None, false, state.copies);
     }
 
     /// The version that a clean file holds was one of `key`, which is gone.

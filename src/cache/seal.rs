@@ -121,7 +121,7 @@ impl LocalFile {
 impl State {
     /// The journal took what `sum_changes` gave.
     pub fn told_sums(&mut self, seal: Option<Seal>) {
-        self.seal = seal;
+        (self.seal, self.told) = (seal, self.copies);
         self.unsure &= !self.unsummed().is_empty();
         if let Some(sums) = &mut self.sums {
             sums.kept();

@@ -76,6 +76,10 @@ pub struct State {
     pub unsure: bool,
     /// Counts changes of bytes that were there before, as opposed to what is added at the end.
     pub overwrites: u64,
+    /// Numbers the copies of the sums that are taken to be journalled later.
+    pub copies: u64,
+    /// The journal knows as much as this copy of the sums, or more.
+    pub told: u64,
     /// What all of it was read and found right as.
     pub verified: Option<Stamp>,
     /// Damage of unsent data was logged and counted.
@@ -115,6 +119,8 @@ impl State {
             seal: None,
             unsure: false,
             overwrites: 0,
+            copies: 0,
+            told: 0,
             verified: None,
             damage_told: false,
         }

@@ -24,6 +24,8 @@ pub(super) struct Written {
     pub overwrites: u64,
     /// The rows of its sums, where all of it had one.
     pub sums: Option<Vec<(u64, Vec<u8>)>>,
+    /// Which copy of the sums that is.
+    pub copy: u64,
 }
 
 impl Shared {
@@ -88,7 +90,9 @@ impl LocalFile {
     pub(super) fn written(&self, state: &mut State, summed: bool) -> Result<Written> {
         let sealed = summed && self.unsummed(state)?.is_empty();
         let sums = sealed.then(|| state.behind());
-        Ok(Written { present: state.present.clone(), cuts: state.cuts, size: state.size, overwrites: state.overwrites, sums })
+        state.copies += 1;
+        let (cuts, size, overwrites, copy) = (state.cuts, state.size, state.overwrites, state.copies);
+        Ok(Written { present: state.present.clone(), cuts, size, overwrites, sums, copy })
     }
 
     /// What went to the disk and was not taken away meanwhile can't be lost any more; the row says so.
@@ -98,7 +102,7 @@ impl LocalFile {
             return Ok(());
         }
         if let Some(sums) = written.sums.filter(|_| state.overwrites == written.overwrites) {
-            self.seal_synced(&mut state, written.size, sums)?;
+            self.seal_synced(&mut state, written.size, sums, written.copy)?;
         }
         if state.cuts == written.cuts && !state.complete {
             state.durable = written.present;
@@ -109,8 +113,16 @@ impl LocalFile {
     }
 
     /// What was added since the sums were taken leaves them right.
-    fn seal_synced(&self, state: &mut State, size: u64, sums: Vec<(u64, Vec<u8>)>) -> Result<()> {
+    fn seal_synced(&self, state: &mut State, size: u64, sums: Vec<(u64, Vec<u8>)>, copy: u64) -> Result<()> {
         let seal = Seal { size, whole: state.size == size };
+        if copy <= state.told {
+            // A close or another sync came in between: older rows in the place of its rows would make good bytes look damaged.
+            if state.seal.is_none_or(|known| known.size < size) {
+                self.shared.journal.apply(&[Change::Seal(self.id, seal)])?;
+                state.seal = Some(seal);
+            }
+            return Ok(());
+        }
         if sums.is_empty() && state.seal == Some(seal) {
             return Ok(());
         }
@@ -122,7 +134,7 @@ impl LocalFile {
             state.told_sums(Some(seal));
         } else if let Some(sums) = &mut state.sums {
             regions.into_iter().for_each(|region| sums.kept_in_part(region));
-            state.seal = Some(seal);
+            (state.seal, state.told) = (Some(seal), copy);
         }
         Ok(())
     }

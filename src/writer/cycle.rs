@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::finish::is_current;
-use super::flight::Job;
+use super::flight::{self, Job};
 use super::source::is_gone;
-use super::{Shared, finish, source};
+use super::{Shared, copy, source};
 use crate::cache::{LocalFile, Pin};
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
@@ -20,6 +20,10 @@ pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
     let here = match (&job.desired.content, &job.file) {
         (Content::CopyOf(version), _) => match fetch_version(shared, job, version).await {
             Err(Error::Stale) => fetch_present(shared, job, version).await?,
+            fetched => Some(fetched?),
+        },
+        (Content::Restored(version), _) => match fetch_version(shared, job, version).await {
+            Err(Error::Stale) => None,
             fetched => Some(fetched?),
         },
         (Content::Staged(_), Some(file)) => {
@@ -36,7 +40,9 @@ pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
             source::blocking(move || cache.persist()).await
         }
         None => {
-            finish::gone(shared, job);
+            if let Some(version) = copy::copied(&job.desired.content) {
+                flight::land(shared, job, copy::made_before(shared, job, version).await);
+            }
             Ok(())
         }
     }

@@ -212,6 +212,51 @@ fn what_was_cut_while_it_was_synced_is_not_durable() {
     assert_eq!(world.journal().files_as_synced().unwrap()[0].present, [50..100]);
 }
 
+/// A file that a sync finds half written, and that is closed before the sync has ended.
+#[test]
+fn a_sync_that_ends_after_the_close_takes_nothing_from_the_journal() {
+    for (before, cut) in [(20_000, false), (0, true)] {
+        let mut world = World::new();
+        let file = world.dirty(&[7; 20_000]);
+        world.journal().apply(&[Change::SetDesired("a".into(), desired(Content::Staged(file.id())))]).unwrap();
+        let pin = file.pin();
+        if cut {
+            file.truncate(0).unwrap();
+        }
+        let written = |file: &LocalFile| file.written(&mut file.state.lock(), true).unwrap();
+        let early = written(&file);
+        file.write_at(before, &[8; 30_000]).unwrap();
+        let late = written(&file);
+        file.seal().unwrap();
+        drop(pin);
+        // Two syncs, and the one that began first ends last.
+        file.record_durable(late).unwrap();
+        file.record_durable(early).unwrap();
+        let mut content = vec![7; before as usize];
+        content.resize(before as usize + 30_000, 8);
+        assert!(all(&file) == content, "cut {cut}");
+        let id = file.id();
+        drop(file);
+        world.kill(false);
+        assert!(all(&world.cache().get(id).unwrap()) == content, "cut {cut}: it was synced and is proven");
+    }
+}
+
+#[test]
+fn a_sync_that_is_overtaken_by_a_row_still_seals_what_it_synced() {
+    let mut world = World::new();
+    let file = world.dirty(&[7; 20_000]);
+    world.journal().apply(&[Change::SetDesired("a".into(), desired(Content::Staged(file.id())))]).unwrap();
+    let pin = file.pin();
+    let written = file.written(&mut file.state.lock(), true).unwrap();
+    file.journal_row(&mut file.state.lock(), &[]).unwrap();
+    file.record_durable(written).unwrap();
+    let id = file.id();
+    drop((file, pin));
+    world.kill(false);
+    assert!(all(&world.cache().get(id).unwrap()) == [7; 20_000]);
+}
+
 #[test]
 fn bytes_past_the_end_of_a_half_fetched_file_were_never_acknowledged() {
     let mut world = World::new();

@@ -1,6 +1,6 @@
 //! Threads that write, fetch, upload and sync one file at once; then the daemon is killed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -88,4 +88,55 @@ fn nothing_acknowledged_is_lost() {
         file.fill(&base, 0, bytes).unwrap();
         assert!(all(&file) == content, "round {round}");
     }
+}
+
+/// Saves as programs make them, with syncs and uploads that begin and end anywhere in between.
+#[test]
+fn what_is_saved_while_it_is_synced_reads_right() {
+    // Where an fsync takes its time.
+    let mut world = World::new();
+    let file = world.dirty(b"");
+    let mut wrong = Vec::new();
+    let (done, syncs) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let content = std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    world.cache().sync().unwrap();
+                    syncs.fetch_add(1, Ordering::AcqRel);
+                }
+            });
+        }
+        let mut content = Vec::new();
+        for round in 0..300u64 {
+            let pin = file.pin();
+            if round % 3 != 2 {
+                file.truncate(0).unwrap();
+                content.clear();
+            }
+            for piece in 0..1 + round % 5 {
+                let data = vec![(round + piece) as u8; 1 + (round * 7919 + piece * 104_729) as usize % 20_000];
+                file.write_at(content.len() as u64, &data).unwrap();
+                content.extend(data);
+            }
+            file.seal().unwrap();
+            drop(pin);
+            // What began before the close has ended.
+            let ended = syncs.load(Ordering::Acquire) + 3;
+            while syncs.load(Ordering::Acquire) < ended {
+                std::thread::yield_now();
+            }
+            let mut buffer = vec![0; content.len()];
+            if !matches!(file.read_at(0, &mut buffer), Ok(Some(length)) if length == content.len()) || buffer != content {
+                wrong.push(round);
+            }
+        }
+        done.store(true, Ordering::Release);
+        content
+    });
+    assert!(wrong.is_empty(), "rounds {wrong:?}");
+    let id = file.id();
+    drop(file);
+    world.kill(true);
+    assert!(all(&world.cache().get(id).unwrap()) == content);
 }

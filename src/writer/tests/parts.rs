@@ -262,3 +262,20 @@ async fn times_that_move_during_the_upload_follow_by_copy() {
     assert_eq!((stored.to_vec(), info.headers), (content, headers("time/2")));
     assert_eq!((world.counts.of(Operation::UploadPart), world.counts.of(Operation::CopyObject)), (5, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_late_part_over_a_newer_one_costs_an_upload_and_not_the_file() {
+    let world = World::new();
+    let content = bytes(10 * 16 * KIB, 9);
+    let late = Rule::on(Operation::CompleteMultipartUpload).when(When::First(1)).fault(Fault::Latency(Duration::from_secs(9)));
+    world.faults.add(late);
+    world.save("big", &content);
+    while world.counts.of(Operation::UploadPart) < 10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let upload = world.memory.list_uploads().await.unwrap().remove(0);
+    world.memory.upload_part(&upload.key, &upload.id, 3, Body::new(vec![0; 16 * KIB])).await.unwrap();
+    world.settled().await;
+    assert_eq!(world.object("big"), Some(content));
+    assert_eq!((world.unfinished_uploads().await, world.counts.of(Operation::CreateMultipartUpload)), (0, 2));
+}
