@@ -187,7 +187,7 @@ impl Fs {
         if let Some(ino) = names.child(parent, name).filter(|ino| names.get(*ino).is_some_and(Inode::is_directory)) {
             return Ok(ino);
         }
-        let ino = names.insert(Node::Directory(Directory::default()), clock::now());
+        let ino = names.insert_found(parent, name, Node::Directory(Directory::default()), clock::now());
         self.replace(names, parent, name, ino);
         if let Some(Desired { content: Content::Inline(_), headers: Some(headers), .. }) = self.writer.pending(marker)
             && let Some(inode) = names.get_mut(ino)
@@ -214,7 +214,7 @@ impl Fs {
             }
             Content::Absent | Content::KeptDirectory => return Err(Error::NotFound),
         };
-        let ino = names.insert(node, desired.since);
+        let ino = names.insert_found(parent, name, node, desired.since);
         self.replace(names, parent, name, ino);
         if let (Some(inode), Some(headers)) = (names.get_mut(ino), &desired.headers) {
             inode.take_headers(headers.clone());

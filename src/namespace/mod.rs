@@ -11,6 +11,7 @@
 pub mod attributes;
 mod inode;
 pub mod keys;
+mod numbers;
 mod remote;
 mod times;
 mod tree;

@@ -56,7 +56,7 @@ impl Namespace {
             Seen::Object { headers: Some(headers), .. } if attributes::is_symlink(headers) => Node::Symlink(Symlink::default()),
             Seen::Object { .. } => Node::File(File::default()),
         };
-        let ino = self.insert(node, now);
+        let ino = self.insert_found(directory, name, node, now);
         let old = self.unlink(directory, name);
         self.link(directory, name, ino);
         if let Some(old) = old {

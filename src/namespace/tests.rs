@@ -150,6 +150,24 @@ fn shrinking_spares_what_is_used_or_wanted() {
     assert_eq!(names.directory(ROOT).unwrap().listed, None);
 }
 
+#[test]
+fn a_forgotten_inode_comes_back_under_its_number_unless_its_name_was_free_meanwhile() {
+    let mut names = namespace();
+    let put = |names: &mut Namespace, name: &str| absorb(names, ROOT, name, object("x", "1", 1, 1)).ino;
+    let before: Vec<Ino> = (0..4).map(|at| put(&mut names, &at.to_string())).collect();
+    names.shrink(0, |_| false);
+    assert_eq!(names.len(), 1, "all but the root");
+    assert_eq!(put(&mut names, "2"), before[2]);
+    assert_eq!(put(&mut names, "2"), before[2]);
+    names.set_missing(ROOT, &Arc::from("1"), Instant::now());
+    assert!(put(&mut names, "1") > before[3], "another file has another number");
+    let made = names.insert(Node::File(File::default()), time(0));
+    names.link(ROOT, &Arc::from("3"), made);
+    names.unlink(ROOT, &Arc::from("3"));
+    assert!(put(&mut names, "3") > made);
+    assert_eq!(put(&mut names, "0"), before[0]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     File(u8, u8),

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::AccessNote;
 use super::inode::{Child, Directory, Ino, Inode, Node, ROOT};
+use super::numbers::Numbers;
 use super::watch::{WatchId, Watches};
 use crate::types::Key;
 
@@ -23,14 +24,14 @@ pub struct Owner {
 
 pub struct Namespace {
     inodes: HashMap<Ino, Inode>,
-    next: Ino,
+    numbers: Numbers,
     owner: Owner,
     watches: Watches,
 }
 
 impl Namespace {
     pub fn new(owner: Owner, now: SystemTime) -> Self {
-        let mut this = Self { inodes: HashMap::new(), next: ROOT, owner, watches: Watches::default() };
+        let mut this = Self { inodes: HashMap::new(), numbers: Numbers::new(), owner, watches: Watches::default() };
         let root = this.insert(Node::Directory(Directory::default()), now);
         let root = this.inodes.get_mut(&root).expect("just inserted");
         root.known = true;
@@ -67,8 +68,19 @@ impl Namespace {
 
     /// A new inode that hangs nowhere yet, with the mount's defaults.
     pub fn insert(&mut self, node: Node, now: SystemTime) -> Ino {
-        let ino = self.next;
-        self.next += 1;
+        let ino = self.numbers.fresh();
+        self.insert_as(ino, node, now);
+        ino
+    }
+
+    /// The same for what exists under a name of `directory`: where its inode was forgotten, it gets its old number.
+    pub fn insert_found(&mut self, directory: Ino, name: &str, node: Node, now: SystemTime) -> Ino {
+        let ino = self.numbers.give_back(directory, name).unwrap_or_else(|| self.numbers.fresh());
+        self.insert_as(ino, node, now);
+        ino
+    }
+
+    fn insert_as(&mut self, ino: Ino, node: Node, now: SystemTime) {
         let mode = match node {
             Node::File(_) => self.owner.file_mode,
             Node::Directory(_) => self.owner.directory_mode,
@@ -91,7 +103,6 @@ impl Namespace {
             node,
         };
         self.inodes.insert(ino, inode);
-        ino
     }
 
     pub fn owner(&self) -> Owner {
@@ -141,6 +152,7 @@ impl Namespace {
     pub fn link(&mut self, directory: Ino, name: &Arc<str>, ino: Ino) -> Option<Ino> {
         debug_assert!(self.get(ino).is_some_and(|inode| inode.place.is_none()));
         let old = self.unlink(directory, name);
+        self.numbers.give_back(directory, name);
         let inside = u32::from(self.get(ino).is_some_and(Inode::is_directory));
         let node = self.directory_mut(directory)?;
         node.children.insert(Arc::clone(name), Child::Inode(ino));
@@ -172,6 +184,7 @@ impl Namespace {
     /// Remembers that the bucket has no such name.
     pub fn set_missing(&mut self, directory: Ino, name: &Arc<str>, checked: Instant) -> Option<Ino> {
         let old = self.unlink(directory, name);
+        self.numbers.give_back(directory, name);
         if let Some(directory) = self.directory_mut(directory) {
             directory.children.insert(Arc::clone(name), Child::Missing(checked));
         }
@@ -286,6 +299,7 @@ impl Namespace {
         for ino in gone {
             if let Some((parent, name)) = self.get(ino).and_then(|inode| inode.place.clone()) {
                 self.unlink(parent, &name);
+                self.numbers.keep(parent, &name, ino);
                 if let Some(directory) = self.directory_mut(parent) {
                     (directory.listed, directory.complete) = (None, false);
                 }

@@ -67,7 +67,11 @@ async fn times_move_as_on_a_disk() {
     assert_eq!(moved(&mount, "d/f", async { mount.read_handle(handle, 0, 4).await.map(drop) }).await, "a", "first read");
     assert_eq!(moved(&mount, "d/f", async { mount.read_handle(handle, 0, 4).await.map(drop) }).await, "", "second read");
     mount.save_with("d/f", b"y", libc::O_WRONLY).await.unwrap();
-    assert_eq!(moved(&mount, "d/f", async { mount.read_handle(handle, 0, 4).await.map(drop) }).await, "a", "written through another handle");
+    assert_eq!(
+        moved(&mount, "d/f", async { mount.read_handle(handle, 0, 4).await.map(drop) }).await,
+        "a",
+        "written through another handle"
+    );
     mount.save_with("d/f", b"z", libc::O_WRONLY).await.unwrap();
     let opened = async { mount.close(mount.open("d/f", libc::O_RDONLY).await?).await };
     assert_eq!(moved(&mount, "d/f", opened).await, "a", "the kernel reads its own pages, and tells nobody");
