@@ -7,7 +7,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::sleep;
 
 use super::flight::{Effect, Job};
-use super::{Shared, inline, multipart, source};
+use super::{Shared, copy, inline, multipart, source};
 use crate::cache::{LocalFile, Stamp};
 use crate::error::{Error, Result};
 use crate::journal::Content;
@@ -22,7 +22,11 @@ pub async fn staged(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
     let Some(file) = job.file.clone() else {
         return Err(Error::Corrupt("the staged data file is missing from the cache directory".into()));
     };
-    file_as(shared, job, &file).await
+    let _pin = file.pin();
+    match copy::unchanged(shared, job, &file).await? {
+        Some(effect) => Ok(effect),
+        None => file_as(shared, job, &file).await,
+    }
 }
 
 /// Uploads `file` under the job's key; also where it is the clean copy of a version that was to be copied.
