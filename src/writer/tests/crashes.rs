@@ -80,6 +80,7 @@ async fn killed_after_complete_and_before_it_was_recorded_it_is_no_conflict() {
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_in_parts_that_nobody_heard_of_is_no_conflict() {
+    let _one_thread = on_one_thread();
     for (key, killed) in [("a", true), ("a", false), ("b", true), ("b", false)] {
         let world = World::new();
         let content = bytes(300 * KIB, 2);

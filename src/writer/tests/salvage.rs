@@ -97,6 +97,7 @@ async fn given_up_after_a_replacement(replaced: bool) -> (World, Version) {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_given_up_goes_back_to_its_own_version_or_to_nothing() {
+    let _one_thread = on_one_thread();
     for replaced in [true, false] {
         let (world, version) = given_up_after_a_replacement(replaced).await;
         world.apply("b", Content::Restored(version), Condition::Any, false);
