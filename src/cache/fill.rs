@@ -10,6 +10,9 @@ use crate::types::{Span, Version};
 use super::file::LocalFile;
 use super::state::State;
 
+/// Copied at once from one data file to another.
+const TWIN_STEP_BYTES: usize = 1 << 20;
+
 impl LocalFile {
     /// Stores fetched bytes of `base` at `offset`, only where they are absent, and wakes readers. False: the file
     /// has another base by now, nothing was stored. Err(NoSpace): no room to cache, the caller serves them uncached.
@@ -41,6 +44,24 @@ impl LocalFile {
             state.blocks.occupy(part);
         }
         Ok(true)
+    }
+
+    /// Takes what is absent from `twin`, which holds `base` too. What can't be had, or finds no room, stays absent.
+    pub fn fill_from(&self, twin: &LocalFile, base: &Version) -> Result<()> {
+        let mut buffer = vec![0; TWIN_STEP_BYTES];
+        for span in self.missing(0..base.size) {
+            let mut at = span.start;
+            while at < span.end {
+                let wanted = (span.end - at).min(TWIN_STEP_BYTES as u64) as usize;
+                let Some(length) = twin.read_at(at, &mut buffer[..wanted])?.filter(|length| *length > 0) else { return Ok(()) };
+                match self.fill(base, at, &buffer[..length]) {
+                    Ok(true) => at += length as u64,
+                    Ok(false) | Err(Error::NoSpace) => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 
     fn sum_filled(&self, state: &mut State, part: &Span, bytes: &[u8]) -> Result<()> {

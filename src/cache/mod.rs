@@ -19,6 +19,7 @@
 //!
 //! Must not: know keys beyond those in a version, talk to the bucket, or decide what is to be uploaded.
 
+mod adopt;
 mod audit;
 mod blocks;
 mod budget;

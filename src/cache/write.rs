@@ -211,7 +211,7 @@ impl LocalFile {
         Ok(())
     }
 
-    fn note_change(&self, state: &mut State, span: Span) {
+    pub(super) fn note_change(&self, state: &mut State, span: Span) {
         state.changes.record(span);
         state.changed_at = Instant::now();
         self.make_stale(state);

@@ -22,7 +22,7 @@ use crate::types::{Key, Span};
 const FILE_LIMIT_BYTES: u64 = 5_492_075_488_379;
 
 /// To this size a file goes up in one PUT.
-const WHOLE_UPLOAD_BYTES: u64 = 16 << 20;
+pub(super) const WHOLE_UPLOAD_BYTES: u64 = 16 << 20;
 
 /// A local change of bytes, tried again after the file was marked dirty or room was made.
 type Change<'a> = dyn Fn(&LocalFile) -> std::result::Result<(), WriteRefused> + Send + Sync + 'a;
@@ -238,7 +238,7 @@ impl Fs {
         self.writer.apply(vec![(key, Some(desired))], &[])
     }
 
-    async fn change_waiting(&self, ino: Ino, file: &Arc<LocalFile>, change: &Change<'_>) -> Result<()> {
+    pub(super) async fn change_waiting(&self, ino: Ino, file: &Arc<LocalFile>, change: &Change<'_>) -> Result<()> {
         let room = async {
             loop {
                 let room = self.cache.room();
@@ -309,7 +309,7 @@ impl Fs {
     }
 
     /// Journals the attributes as they are after the writing so far. None: unlinked.
-    fn refresh(&self, handle: &FileHandle) -> Result<Option<Key>> {
+    pub(super) fn refresh(&self, handle: &FileHandle) -> Result<Option<Key>> {
         let wrote = handle.wrote.swap(false, Ordering::AcqRel);
         let mut names = self.names.lock();
         let Some(key) = names.key(handle.ino) else { return Ok(None) };

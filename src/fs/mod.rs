@@ -9,6 +9,7 @@
 //! Lock order: `names` → the writer's entries → one data file → journal. No lock is held across an await.
 
 mod attributes;
+mod copy;
 mod create;
 mod directory;
 mod events;

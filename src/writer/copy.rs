@@ -11,10 +11,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::flight::{Effect, Job, Refused, Stored};
 use super::grid::{self, PartPlan};
 use super::source::is_gone;
-use super::{Shared, inline, parts, upload};
+use super::{Shared, inline, parts, source, upload};
+use crate::cache::LocalFile;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::journal::Content;
+use crate::journal::{Content, Desired};
 use crate::store::{Condition, ErrorKind, Part, UploadId, multipart_etag};
 use crate::types::{ETag, ObjectHeaders, Version};
 
@@ -44,6 +45,34 @@ pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Eff
     match &job.desired.content {
         Content::Restored(_) if !onto_itself => made_before(shared, job, from).await,
         _ => copy_present(shared, job, from).await,
+    }
+}
+
+/// A staged file of which every byte is the same as in a version under another key: the bucket copies it. None: it isn't,
+/// or that version is gone and the bytes have to go up.
+pub async fn unchanged(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -> Result<Option<Effect>> {
+    let stamp = file.stamp()?;
+    let is_whole = |base: &Version| base.key != job.key && base.size == file.size() && base.size > 0;
+    let Some(base) = file.base().filter(is_whole) else { return Ok(None) };
+    if job.local_only || !file.changed().is_empty() || !file.freed().is_empty() {
+        return Ok(None);
+    }
+    let headers = upload::headers(shared, job, file);
+    let job = Job { desired: Desired { headers: Some(headers), ..job.desired.clone() }, ..job.clone() };
+    let as_staged = |stored: Stored| Stored { content: job.desired.content.clone(), stamp: Some(stamp), ..stored };
+    if !may_replace(shared, &job).await? {
+        let ours = as_staged(stored(&job, &base, base.etag.clone(), job.desired.headers.clone(), None));
+        return Ok(Some(Effect::Refused(Refused { ours: Some(ours), unsure: false })));
+    }
+    match copy_version(shared, &job, &base).await {
+        Ok(Effect::Stored(stored)) => Ok(Some(Effect::Stored(as_staged(stored)))),
+        Ok(effect) => Ok(Some(effect)),
+        Err(Error::Stale) => {
+            tracing::info!(key = %job.key, from = %base.key, "what it was copied from has changed since: its bytes go up");
+            source::from_twin(shared, file, &base).await?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -119,6 +119,13 @@ async fn fetch(shared: &Shared, file: &LocalFile, base: &Version, wide: Span, wi
     Ok(true)
 }
 
+/// Takes what `file` lacks of its base from another file of the cache that holds that very version; nothing where there is none.
+pub async fn from_twin(shared: &Shared, file: &Arc<LocalFile>, base: &Version) -> Result<()> {
+    let twin = shared.cache.find_version(base).filter(|twin| twin.is_complete() && twin.id() != file.id());
+    let (Some(twin), file, base) = (twin, file.clone(), base.clone()) else { return Ok(()) };
+    blocking(move || file.fill_from(&twin, &base)).await
+}
+
 /// The version is not in the bucket any more.
 pub fn is_gone(error: &StoreError) -> bool {
     matches!(error.kind, ErrorKind::NotFound | ErrorKind::PreconditionFailed)

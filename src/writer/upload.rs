@@ -7,7 +7,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::sleep;
 
 use super::flight::{Effect, Job, Stored};
-use super::{Shared, inline, multipart, source};
+use super::{Shared, copy, inline, multipart, source};
 use crate::cache::{LocalFile, Stamp};
 use crate::error::{Error, Result};
 use crate::journal::Content;
@@ -22,6 +22,10 @@ pub async fn staged(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
     let Some(file) = job.file.clone() else {
         return Err(Error::Corrupt("the staged data file is missing from the cache directory".into()));
     };
+    let _pin = file.pin();
+    if let Some(effect) = copy::unchanged(shared, job, &file).await? {
+        return Ok(effect);
+    }
     match file_as(shared, job, &file).await {
         Err(Error::Stale) => onto_own_attempt(shared, job, &file).await,
         done => done,

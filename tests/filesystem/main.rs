@@ -3,6 +3,7 @@
 mod across;
 mod away;
 mod basics;
+mod copies;
 mod costs;
 mod model;
 mod posix;
