@@ -20,6 +20,7 @@ mod users;
 mod values;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -125,6 +126,7 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, no_exec: bool, arou
         )?,
         unsafe_symlinks: reader.switch("unsafe-symlinks")?,
         public_url_base: reader.public_url_base()?,
+        rules: Arc::default(),
         metrics,
     };
     Ok(Config { settings, log: log_settings(words)?, warnings })

@@ -77,6 +77,7 @@ impl Fs {
     pub async fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Entry> {
         self.writable()?;
         if let Some(size) = set.size {
+            self.know_headers(ino).await?;
             self.truncate(ino, size).await?;
         }
         let changes_attributes = set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.atime.is_some() || set.mtime.is_some();
@@ -120,14 +121,18 @@ impl Fs {
         let changed = before != (inode.mode, inode.uid, inode.gid, inode.mtime);
         if changed && ino != ROOT {
             inode.known = true;
-            self.store_attributes(&names, ino)?;
+            self.store_attributes(&mut names, ino)?;
         }
         Ok(())
     }
 
     /// Wants the inode's present attributes in the bucket.
-    fn store_attributes(&self, names: &Namespace, ino: Ino) -> Result<()> {
+    pub(super) fn store_attributes(&self, names: &mut Namespace, ino: Ino) -> Result<()> {
         let Some(key) = names.key(ino) else { return Ok(()) };
+        // What a question under way will hear is older.
+        if let Some((parent, name)) = names.get(ino).and_then(|inode| inode.place.clone()) {
+            names.touch(parent, &name);
+        }
         let inode = names.get(ino).ok_or(Error::NotFound)?;
         let headers = Some(self.headers_of(inode, &key));
         let desired = match self.writer.pending(&key) {

@@ -15,6 +15,7 @@ mod events;
 mod file;
 mod handles;
 mod lookup;
+mod media;
 mod open;
 mod outage;
 mod question;

@@ -14,6 +14,7 @@ pub mod keys;
 mod remote;
 mod tree;
 mod watch;
+pub mod xattrs;
 
 #[cfg(test)]
 mod tests;

@@ -9,3 +9,4 @@ mod renames;
 mod rot;
 mod small_cache;
 mod world;
+mod xattrs;

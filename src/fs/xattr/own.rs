@@ -1,33 +1,27 @@
-//! Extended attributes: what mediafs tells of a file, and the media headers of its object.
+//! What mediafs itself tells of a file, under `user.mediafs.`: read only.
 
-use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use super::Fs;
+use super::super::Fs;
 use crate::error::{Error, Result};
 use crate::namespace::{Ino, Node, ROOT};
 use crate::types::Key;
-
-const ETAG: &str = "user.mediafs.etag";
-const STATE: &str = "user.mediafs.state";
-const URL: &str = "user.mediafs.url";
-const STATUS: &str = "user.mediafs.status";
 
 /// How long a presigned URL from an attribute works: long enough for a page to be loaded, too short to be kept.
 const URL_VALID: Duration = Duration::from_secs(3600);
 
 impl Fs {
-    pub async fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        let name = name.to_str().ok_or(Error::NoAttribute)?;
+    /// `name` is what follows `user.mediafs.`.
+    pub(super) async fn own_attribute(&self, ino: Ino, name: &str) -> Result<Vec<u8>> {
         match name {
-            STATUS if ino == ROOT => Ok(self.status.get().ok_or(Error::NoAttribute)?().into_bytes()),
-            STATE => self.state(ino).map(|state| state.as_bytes().to_vec()),
-            ETAG => {
+            "status" if ino == ROOT => Ok(self.status.get().ok_or(Error::NoAttribute)?().into_bytes()),
+            "state" => self.state(ino).map(|state| state.as_bytes().to_vec()),
+            "etag" => {
                 let names = self.names.lock();
                 let version = names.get(ino).and_then(|inode| inode.version()).ok_or(Error::NoAttribute)?;
                 Ok(version.etag.as_str().as_bytes().to_vec())
             }
-            URL => self.url(ino).await.map(String::into_bytes),
+            "url" => self.url(ino).await.map(String::into_bytes),
             _ => Err(Error::NoAttribute),
         }
     }
@@ -57,33 +51,6 @@ impl Fs {
         let is_file = names.get(ino).is_some_and(|inode| matches!(inode.node, Node::File(_)));
         names.key(ino).filter(|_| is_file).ok_or(Error::NoAttribute)
     }
-
-    pub async fn listxattr(&self, ino: Ino) -> Result<Vec<OsString>> {
-        let names = self.names.lock();
-        let inode = names.get(ino).ok_or(Error::NotFound)?;
-        let shown: &[&str] = match inode.node {
-            Node::Directory(_) if ino == ROOT => &[STATUS],
-            Node::File(_) if inode.version().is_some() => &[STATE, ETAG, URL],
-            Node::File(_) => &[STATE, URL],
-            _ => &[],
-        };
-        Ok(shown.iter().map(OsString::from).collect())
-    }
-
-    /// Attributes of mediafs are read only; programs that copy any others take "not supported" for an answer.
-    pub async fn setxattr(&self, _ino: Ino, name: &OsStr, _value: &[u8], _flags: i32) -> Result<()> {
-        self.writable()?;
-        Err(if is_own(name) { Error::NotPermitted } else { Error::Unsupported })
-    }
-
-    pub async fn removexattr(&self, _ino: Ino, name: &OsStr) -> Result<()> {
-        self.writable()?;
-        Err(if is_own(name) { Error::NotPermitted } else { Error::NoAttribute })
-    }
-}
-
-fn is_own(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b"user.mediafs.")
 }
 
 /// The object's address below a public base, percent-encoded but for the slashes.
