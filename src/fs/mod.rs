@@ -34,6 +34,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use types::*;
+pub use xattr::is_settable_metadata;
 
 use crate::cache::Cache;
 use crate::clock;

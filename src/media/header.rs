@@ -70,7 +70,8 @@ impl Header {
 
     /// The standard storage class is kept as none, as stores give it back.
     pub fn set(self, headers: &mut ObjectHeaders, value: Option<&str>) {
-        let value = value.filter(|value| !value.is_empty() && !(self == Self::StorageClass && *value == CLASSES[0]));
+        let is_default = |value: &str| value.is_empty() || (self == Self::StorageClass && value == CLASSES[0]);
+        let value = value.filter(|value| !is_default(value));
         let place = match self {
             Self::ContentType => &mut headers.content_type,
             Self::CacheControl => &mut headers.cache_control,

@@ -17,6 +17,7 @@ mod values;
 use std::ffi::{OsStr, OsString};
 
 use self::name::Name;
+pub use self::name::is_settable_metadata;
 use super::Fs;
 use crate::clock;
 use crate::error::{Error, Result};

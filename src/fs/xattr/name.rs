@@ -51,12 +51,16 @@ impl Name {
     }
 }
 
-/// Mode, owner and times have calls of their own.
 fn metadata(name: &str) -> Name {
     let name = name.to_ascii_lowercase();
-    let is_token = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    if is_settable_metadata(&name) { Name::Metadata(name) } else { Name::Reserved }
+}
+
+/// Whether a user may give an object metadata of this name, in small letters. Mode, owner and times have calls of their own.
+pub fn is_settable_metadata(name: &str) -> bool {
+    let is_token = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_.".contains(&c);
     let right = (1..=METADATA_NAME_LIMIT_BYTES).contains(&name.len()) && name.bytes().all(is_token);
-    if right && is_shown_metadata(&name) { Name::Metadata(name) } else { Name::Reserved }
+    right && is_shown_metadata(name)
 }
 
 /// Whether metadata of this name is a program's, and not what carries the attributes of the file.

@@ -1,7 +1,7 @@
 //! Extended attributes in an object's headers: reading, listing, setting, removing. Pure.
 
 use super::Place;
-use super::name::{Name, is_shown_metadata};
+use super::name::{Name, is_settable_metadata};
 use crate::error::{Error, Result};
 use crate::media::{self, Header, Rules};
 use crate::namespace::xattrs;
@@ -38,10 +38,8 @@ pub(super) fn list(place: &Place, rules: &Rules) -> Vec<String> {
     if !place.is_directory {
         names.extend(Header::ALL.iter().filter(|header| differs(header)).map(|header| format!("user.s3.{}", header.name())));
     }
-    let theirs = headers
-        .metadata
-        .iter()
-        .filter(|(name, value)| is_shown_metadata(name) && name.len() < 128 && !rules.gives_metadata(&place.key, name, value));
+    let theirs = headers.metadata.iter();
+    let theirs = theirs.filter(|(name, value)| is_settable_metadata(name) && !rules.gives_metadata(&place.key, name, value));
     names.extend(theirs.map(|(name, _)| format!("user.s3.meta.{name}")));
     names
 }
