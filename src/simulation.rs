@@ -14,6 +14,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+#[cfg(test)]
+pub mod tests;
+
 /// What has just happened to the cache directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -29,6 +32,8 @@ pub enum Event {
     NamesSynced(PathBuf),
     /// So is all that was committed.
     JournalSynced,
+    /// So is the record of how far the journal reaches.
+    TailSynced,
 }
 
 /// A world in which the mount runs.

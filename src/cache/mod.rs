@@ -240,10 +240,16 @@ impl Cache {
         Damage { refetched: count(&counters.refetched), unsent_files: count(&counters.unsent), kept_files: count(&counters.kept) }
     }
 
-    /// fsyncs every data file written since the last call; then journals present maps. Called every few seconds on the
-    /// blocking pool, and followed by `Journal::sync`.
+    /// fsyncs every data file written since the last call; then journals present maps. To be followed by `Journal::sync`.
     pub fn sync(&self) -> Result<()> {
         self.shared.sync()
+    }
+
+    /// Brings all that is acknowledged to the disk: the data, then the journal, which by then says what of it is there.
+    /// Called every few seconds. May take long: blocking pool only.
+    pub fn persist(&self) -> Result<()> {
+        self.sync()?;
+        self.shared.journal.sync()
     }
 
     /// Files that were clean when the last session ended and were written to since: unsent data, dirty now, still

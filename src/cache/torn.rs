@@ -155,7 +155,7 @@ impl Crash<'_> {
             match &row.base {
                 // It was renamed too, and that stands: the old bytes under the new name.
                 Some(base) if base.key != key => {
-                    let desired = Desired { content: Content::CopyOf(base.clone()), headers: None, ..desired };
+                    let desired = Desired { content: Content::Restored(base.clone()), headers: None, ..desired };
                     changes.push(Change::SetDesired(key.clone(), desired.clone()));
                     left.push((key, desired));
                 }

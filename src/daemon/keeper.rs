@@ -11,7 +11,6 @@ use tracing::{info, warn};
 
 use super::service::ServiceManager;
 use super::status::Sources;
-use crate::error::Result;
 use crate::journal::Journal;
 
 /// Below ext4's own 5 s.
@@ -48,8 +47,8 @@ pub async fn keep(sources: Arc<Sources>, journal: Arc<Journal>, service: Arc<Ser
         }
         last = mark;
         service.status(&sources.report().line());
-        let (theirs, journal) = (Arc::clone(&sources), Arc::clone(&journal));
-        let synced = spawn_blocking(move || sync(&theirs, &journal)).await;
+        let theirs = Arc::clone(&sources);
+        let synced = spawn_blocking(move || theirs.cache.persist()).await;
         let error = synced.map_or_else(|panic| Some(panic.to_string()), |result| result.err().map(|error| error.to_string()));
         match &error {
             Some(error) if !failing => warn!(error, "can't bring written data to the disk: a power cut would lose it"),
@@ -58,12 +57,6 @@ pub async fn keep(sources: Arc<Sources>, journal: Arc<Journal>, service: Arc<Ser
         }
         failing = error.is_some();
     }
-}
-
-/// The journal after the data that it speaks of. May take long: blocking pool only.
-pub fn sync(sources: &Sources, journal: &Journal) -> Result<()> {
-    sources.cache.sync()?;
-    journal.sync()
 }
 
 fn mark(sources: &Sources) -> Mark {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Fs, MARKER};
 use crate::clock;
 use crate::journal::Content;
-use crate::namespace::{Ino, Modified, Namespace, Node, Seen};
+use crate::namespace::{File, Ino, Modified, Namespace, Node, Seen};
 use crate::types::{FileId, Key, ObjectHeaders, Version};
 use crate::writer::Events;
 
@@ -23,6 +23,12 @@ impl Events for Listener {
     fn stored(&self, content: &Content, version: &Version, headers: Option<&ObjectHeaders>, last_modified: SystemTime, clean: bool) {
         if let Some(fs) = self.0.upgrade() {
             fs.stored(content, version, headers, last_modified, clean);
+        }
+    }
+
+    fn renewed(&self, key: &Key, old: &Version, new: &Version) {
+        if let Some(fs) = self.0.upgrade() {
+            fs.renewed(key, old, new);
         }
     }
 
@@ -55,19 +61,20 @@ impl Events for Fs {
         };
         self.touch(&mut names, ino);
         names.touch(ino, &MARKER.into());
+        // Word of what a file was stored as may have come when it had another name already, and found nobody. With nothing
+        // else wanted here, what still counts as held under another key is what was copied.
+        let is_settled = clean && self.writer.pending(&version.key).is_none();
         let Some(inode) = names.get_mut(ino) else { return };
+        let held = inode.held();
         match (&mut inode.node, content) {
             (Node::Directory(node), _) => node.marker = Some(true),
             (Node::File(node), Content::Staged(id)) if node.local.as_ref().is_some_and(|local| local.id() == *id) => {
                 inode.set_version(version.clone(), Modified::About(last_modified));
             }
-            (Node::File(node), Content::CopyOf(old)) if node.version.as_ref() == Some(old) => {
-                if let Some(local) = &node.local
-                    && let Err(error) = local.rebase(version)
-                {
-                    tracing::warn!(key = %version.key, %error, "the cached bytes of a copied file can't be kept");
-                    node.local = None;
-                }
+            (Node::File(node), Content::CopyOf(old))
+                if held.as_ref().is_some_and(|held| held == old || is_settled && held.key != version.key) =>
+            {
+                rebase(node, held.as_ref(), version);
                 inode.set_version(version.clone(), Modified::About(last_modified));
             }
             (Node::Symlink(_), Content::Inline(_) | Content::CopyOf(_)) => {
@@ -85,6 +92,19 @@ impl Events for Fs {
             *inode.headers_mut() = headers.clone();
             drop(names);
             self.learn(version, last_modified, headers);
+        }
+    }
+
+    fn renewed(&self, key: &Key, old: &Version, new: &Version) {
+        let mut names = self.names.lock();
+        let Some(inode) = names.find(key).and_then(|ino| names.get_mut(ino)) else { return };
+        match &mut inode.node {
+            Node::File(node) if node.version.as_ref() == Some(old) => {
+                rebase(node, Some(old), new);
+                node.version = Some(new.clone());
+            }
+            Node::Symlink(link) if link.version.as_ref() == Some(old) => link.version = Some(new.clone()),
+            _ => {}
         }
     }
 
@@ -162,5 +182,15 @@ impl Fs {
         if let Some((parent, name)) = names.get(ino).and_then(|inode| inode.place.clone()) {
             names.touch(parent, &name);
         }
+    }
+}
+
+/// What is here of `old` is of `new` too.
+fn rebase(node: &mut File, old: Option<&Version>, new: &Version) {
+    if let Some(local) = node.local.as_ref().filter(|local| local.base().as_ref() == old)
+        && let Err(error) = local.rebase(new)
+    {
+        tracing::warn!(key = %new.key, %error, "the cached bytes of a copied file can't be kept");
+        node.local = None;
     }
 }

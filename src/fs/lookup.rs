@@ -202,7 +202,9 @@ impl Fs {
         let modified = Some(Modified::About(desired.since));
         let node = match &desired.content {
             Content::Inline(target) => Node::Symlink(Symlink { target: String::from_utf8(target.clone()).ok(), ..Symlink::default() }),
-            Content::CopyOf(version) => Node::File(File { version: Some(version.clone()), modified, ..File::default() }),
+            Content::CopyOf(version) | Content::Restored(version) => {
+                Node::File(File { version: Some(version.clone()), modified, ..File::default() })
+            }
             Content::Staged(id) => {
                 let local = self.cache.get(*id).ok_or_else(|| error::Error::Corrupt(format!("data file {id} is missing")))?;
                 Node::File(File { version: local.base(), modified, local: Some(local), ..File::default() })

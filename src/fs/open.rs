@@ -110,6 +110,7 @@ impl Fs {
     /// The data file behind a file's inode, made where the version was never touched here.
     fn local_file(&self, names: &mut Namespace, ino: Ino) -> Result<Arc<LocalFile>> {
         let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
+        let held = inode.held();
         let Node::File(node) = &mut inode.node else {
             return Err(if inode.is_directory() { Error::IsDirectory } else { Error::Loop });
         };
@@ -120,7 +121,7 @@ impl Fs {
                 return Ok(Arc::clone(local));
             }
         }
-        let local = match &node.version {
+        let local = match &held {
             Some(version) => self.cache.of_version(version)?,
             None => self.cache.create()?,
         };

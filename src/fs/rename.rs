@@ -89,10 +89,8 @@ impl Fs {
     async fn hold_whole(&self, from: Ino, exchanged: Option<Ino>) -> Vec<Hold> {
         let moving: Vec<(Key, Arc<LocalFile>)> = {
             let names = self.names.lock();
-            let tops = std::iter::once(from).chain(exchanged).filter_map(|ino| names.key(ino).map(|key| (key, ino)));
-            let all: Vec<(Key, Ino)> = tops.flat_map(|top| names.below(top.1).into_iter().chain([top])).collect();
             let local = |ino: Ino| names.get(ino)?.file()?.local.clone().filter(|local| local.is_dirty());
-            all.into_iter().filter_map(|(key, ino)| local(ino).map(|local| (key, local))).collect()
+            moving(&names, from, exchanged).into_iter().filter_map(|ino| Some((names.key(ino)?, local(ino)?))).collect()
         };
         let mut holds = Vec::with_capacity(moving.len());
         for (key, file) in moving {
@@ -138,6 +136,9 @@ impl Fs {
         self.check_rename(&names, from, new, flags)?;
         let old_key = self.directory_key(&names, old.parent)?.child(&old.name);
         let new_key = self.directory_key(&names, new.parent)?.child(&new.name);
+        for ino in moving(&names, from, new.ino.filter(|_| flags.exchange)) {
+            names.get_mut(ino).into_iter().for_each(|inode| inode.take_held(clock::now()));
+        }
         let plan = self.plan_rename(&names, from, old, new, flags, hidden)?;
         let (changes, also) = plan.into_changes();
         if let Some(victim) = new.ino.filter(|_| !flags.exchange) {
@@ -270,8 +271,8 @@ impl Fs {
         let headers = |old| self.moved_headers(inode, old, from, to);
         let pending = self.writer.pending(from).filter(|desired| desired.content != Content::Absent);
         let held = inode.held();
-        let was_there =
-            held.as_ref().is_some_and(|version| version.key == *from) || pending.as_ref().is_some_and(|desired| desired.was_there);
+        // Where nothing waits, what is shown under the name is in the bucket, whatever it is known by.
+        let was_there = pending.as_ref().is_none_or(|desired| desired.was_there) || held.as_ref().is_some_and(|held| held.key == *from);
         let desired = match (pending, held) {
             (Some(pending), _) => Desired { headers: headers(pending.headers), condition: condition.clone(), was_there: false, ..pending },
             (None, Some(version)) => {
@@ -455,6 +456,12 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// What gets another key: the inodes themselves, and all below them.
+fn moving(names: &Namespace, from: Ino, exchanged: Option<Ino>) -> Vec<Ino> {
+    let with_below = |top: Ino| names.below(top).into_iter().map(|(_, ino)| ino).chain([top]);
+    std::iter::once(from).chain(exchanged).flat_map(with_below).collect()
 }
 
 /// A key as that of `ino`: a directory's ends in a slash.

@@ -76,6 +76,9 @@ impl Fs {
             return Err(Error::NameTooLong);
         }
         let body = self.store.get(&version.key, None, Some(&version.etag)).await?;
+        if body.info.etag != version.etag {
+            return Err(Error::Stale);
+        }
         let chunks: Vec<_> = body.stream.try_collect().await?;
         let target = String::from_utf8(chunks.concat()).map_err(|_| Error::NotUtf8)?;
         if target.is_empty() || target.contains('\0') {

@@ -87,6 +87,9 @@ pub enum Content {
     Inline(Vec<u8>),
     /// Server-side copy of a version; of the same key where only headers change.
     CopyOf(Version),
+    /// The same, to take back a change that a power cut tore: that very version, or nothing. What has its key by now may
+    /// be another file, which we put there ourselves while the change still had bytes of its own.
+    Restored(Version),
     /// No object.
     Absent,
     /// For the marker key of a directory whose last known child went: a marker, unless something else is left below.
@@ -398,7 +401,7 @@ impl Journal {
         tail.synced(commits);
         let file = tail.handle()?;
         drop(main);
-        Ok(file.sync_data()?)
+        Ok(simulation::sync_data(&file, || Event::TailSynced)?)
     }
 
     /// SQLite's locks lie on the database and its index, not on the log: closing another descriptor of it drops none.

@@ -78,6 +78,8 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulation::Event;
+    use crate::simulation::tests::Witness;
 
     #[test]
     fn only_a_crash_of_the_machine_loses_trust() {
@@ -93,6 +95,19 @@ mod tests {
         assert!(journal.begin_session_under(Some("three")).unwrap(), "an orderly end before a restart of the machine");
         assert!(!journal.begin_session_under(None).unwrap(), "nothing is known of the boot");
         assert!(!journal.begin_session_under(None).unwrap(), "two unknown boots are not the same");
+    }
+
+    /// Else a power cut brings back that the last one ended in good order, and what lies there is trusted.
+    #[test]
+    fn a_session_is_on_the_disk_before_it_begins() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path(), "b").unwrap();
+        for trusted in [true, false] {
+            let (witness, _installed) = Witness::install();
+            assert_eq!(journal.begin_session_under(Some(if trusted { "one" } else { "two" })).unwrap(), trusted);
+            assert!(witness.all_is_on_the_disk());
+            assert_eq!(witness.take().last(), Some(&Event::TailSynced), "and how far the journal reaches by then");
+        }
     }
 
     #[test]

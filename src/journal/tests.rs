@@ -54,6 +54,7 @@ fn everything_comes_back_after_a_kill() {
         (Key::from("a"), desired(Content::Staged(FileId(3)))),
         (Key::from("b/"), desired(Content::KeptDirectory)),
         (Key::from("c"), desired(Content::CopyOf(version("x")))),
+        (Key::from("c2"), desired(Content::Restored(version("x")))),
         (Key::from("d"), desired(Content::Inline(vec![0, 255]))),
         (Key::from("\u{e9}"), desired(Content::Absent)),
     ];

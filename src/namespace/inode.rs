@@ -180,6 +180,14 @@ impl Inode {
         local.filter(|local| !local.is_dirty()).and_then(|local| local.base()).or_else(|| self.version().cloned())
     }
 
+    /// Makes `held` the version. For an inode that leaves its name: word of an upload, which is yet to come, looks for it there,
+    /// and what is asked of the bucket next names the version that it shows.
+    pub fn take_held(&mut self, now: SystemTime) {
+        if let Some(held) = self.held().filter(|held| self.version() != Some(held)) {
+            self.set_version(held, Modified::About(now));
+        }
+    }
+
     pub fn modified(&self) -> Option<Modified> {
         match &self.node {
             Node::File(file) => file.modified,

@@ -12,6 +12,10 @@ use crate::types::{Span, Version};
 /// Writes `span` of exactly this version at its place. Errors: the version is gone, or the bucket doesn't answer.
 pub async fn fetch(store: &Store, version: &Version, span: &Span, into: &File) -> Result<()> {
     let mut body = store.get(&version.key, Some(span.clone()), Some(&version.etag)).await?;
+    if body.info.etag != version.etag {
+        // The store has no conditions on GET.
+        return Err(Error::Stale);
+    }
     let mut at = span.start;
     while let Some(bytes) = body.stream.next().await {
         let bytes = bytes?;

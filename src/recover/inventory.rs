@@ -263,8 +263,10 @@ impl<'a> Known<'a> {
         let mut waiting = match &desired.content {
             Content::Staged(id) => self.file(key, *id),
             Content::Inline(bytes) => waiting(Action::Inline(bytes.clone()), State::Waiting, bytes.len() as u64),
-            Content::CopyOf(version) if version.key == *key => waiting(Action::Attributes, State::Waiting, version.size),
-            Content::CopyOf(version) => waiting(Action::Copy(version.clone()), State::Waiting, version.size),
+            Content::CopyOf(version) | Content::Restored(version) if version.key == *key => {
+                waiting(Action::Attributes, State::Waiting, version.size)
+            }
+            Content::CopyOf(version) | Content::Restored(version) => waiting(Action::Copy(version.clone()), State::Waiting, version.size),
             Content::KeptDirectory => waiting(Action::KeepDirectory, State::Waiting, 0),
             Content::Absent => waiting(Action::Delete, State::Waiting, 0),
         };

@@ -3,12 +3,13 @@ mod whole;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::inventory::{inventory, missing};
 use super::*;
 use crate::cache::{Cache, Limits, OnDisk, data_path};
 use crate::journal::{Change, Content, Desired, FileRow, Journal, Salvage, Seal};
+use crate::store::fault::{Fault, FaultStore, Faults, Rule};
 use crate::store::memory::MemoryStore;
 use crate::store::{Body, Condition, Store};
 use crate::types::{ETag, FileId, Key, ObjectHeaders, Version};
@@ -162,9 +163,11 @@ async fn what_the_bucket_has_is_fetched_or_left_as_holes() {
     let (directory, target) = (place.path().join("cache"), place.path().join("saved"));
     std::fs::create_dir(&directory).unwrap();
     let store: Store = Arc::new(MemoryStore::new());
-    let bytes = bytes::Bytes::from(vec![b'o'; 100_000]);
-    let body = Body::new(bytes);
-    let receipt = store.put(&"big".into(), body, &ObjectHeaders::default(), &Condition::Any).await.unwrap();
+    let put = async |byte| {
+        let body = Body::new(vec![byte; 100_000]);
+        store.put(&"big".into(), body, &ObjectHeaders::default(), &Condition::Any).await.unwrap()
+    };
+    let receipt = put(b'o').await;
     let base = Version { key: "big".into(), etag: receipt.etag().clone(), size: 100_000 };
     {
         let journal = Arc::new(Journal::open(&directory, "s3://b/ at AWS").unwrap());
@@ -178,7 +181,17 @@ async fn what_the_bucket_has_is_fetched_or_left_as_holes() {
     let outcomes = exported(&directory, &target, &ExportOptions::default()).await;
     assert!(matches!(&outcomes["big"], Outcome::Partial(lacks) if !lacks.missing.is_empty()), "{outcomes:?}");
     assert!(target.join("big.partial").exists() && !target.join("big").exists());
-    let options = ExportOptions { force: true, store: Some(store) };
+    // Bytes of another version are none of it, whether the store looks at conditions or not.
+    let _ = put(b'x').await;
+    let faults = Faults::new(1);
+    let options = ExportOptions { force: true, store: Some(Arc::new(FaultStore::new(store.clone(), faults.clone()))) };
+    for fault in [Fault::Latency(Duration::ZERO), Fault::Unconditional] {
+        faults.clear();
+        faults.add(Rule::any().fault(fault));
+        let outcomes = exported(&directory, &target, &options).await;
+        assert!(!matches!(outcomes["big"], Outcome::Written) && !target.join("big").exists(), "{outcomes:?}");
+    }
+    let _ = put(b'o').await;
     let outcomes = exported(&directory, &target, &options).await;
     assert!(matches!(outcomes["big"], Outcome::Written), "{outcomes:?}");
     let mut expected = vec![b'o'; 100_000];

@@ -115,6 +115,8 @@ impl Events for Told {
         info!(key = %version.key, size = version.size, "stored");
     }
 
+    fn renewed(&self, _: &Key, _: &Version, _: &Version) {}
+
     fn deleted(&self, key: &Key) {
         info!(%key, "deleted");
     }

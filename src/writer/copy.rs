@@ -1,7 +1,8 @@
 //! Server-side copies: renames, and changes of headers, which copy an object onto itself.
 //!
 //! The source is named by its version. Where that is gone, the bytes come from the cache if it has them all, else from
-//! the version that took its place; where there is nothing at all, there is nothing to want.
+//! the version that took its place; where there is nothing at all, there is nothing to want. A change that was given up
+//! (`Content::Restored`) goes back to its own version alone: what took its place may be another file of ours.
 
 use std::sync::Arc;
 
@@ -14,8 +15,13 @@ use super::{Shared, inline, parts, upload};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
-use crate::store::{Condition, ErrorKind, Part, UploadId};
+use crate::store::{Condition, ErrorKind, Part, UploadId, multipart_etag};
 use crate::types::{ETag, ObjectHeaders, Version};
+
+/// The version that an object is to be a copy of.
+pub fn copied(content: &Content) -> Option<&Version> {
+    if let Content::CopyOf(version) | Content::Restored(version) = content { Some(version) } else { None }
+}
 
 pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
     let onto_itself = from.key == job.key;
@@ -35,7 +41,10 @@ pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Eff
         tracing::info!(key = %job.key, from = %from.key, "the source was changed by another writer; uploading our copy of it");
         return upload::file_as(shared, job, &file).await;
     }
-    copy_present(shared, job, from).await
+    match &job.desired.content {
+        Content::Restored(_) if !onto_itself => made_before(shared, job, from).await,
+        _ => copy_present(shared, job, from).await,
+    }
 }
 
 /// CopyObject has no condition on its target: it is looked at before.
@@ -76,8 +85,8 @@ async fn copy_present(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result
     }
 }
 
-/// The source is nowhere. The copy may have been made by a mount that forgot it in a power cut, and then removed its source.
-async fn made_before(shared: &Shared, job: &Job, from: &Version) -> Result<Effect> {
+/// The version is nowhere. The copy may have been made by a mount that forgot it in a power cut, and then removed its source.
+pub async fn made_before(shared: &Shared, job: &Job, from: &Version) -> Result<Effect> {
     match shared.store.head(&job.key).await {
         Ok(info) if info.etag == from.etag && info.size == from.size => {
             Ok(Effect::Stored(Stored { last_modified: info.last_modified, ..stored(job, from, info.etag, Some(info.headers), None) }))
@@ -136,14 +145,31 @@ async fn copy_parts(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<E
             return Err(failed.err().unwrap_or(Error::Stale));
         }
     };
-    match shared.store.complete_upload(&job.key, &id, &sent, &job.desired.condition).await {
+    complete(shared, job, from, headers, id, &sent).await
+}
+
+/// As for uploads: what Complete is about to make is journalled, so that it doesn't pass for another host's if nobody hears
+/// of it. It has another ETag than the source, and a copy onto itself has replaced that.
+async fn complete(shared: &Arc<Shared>, job: &Job, from: &Version, headers: ObjectHeaders, id: UploadId, sent: &[Part]) -> Result<Effect> {
+    let expected = multipart_etag(sent);
+    if let Some(etag) = &expected {
+        inline::begin_attempt(shared, job, etag)?;
+    }
+    match shared.store.complete_upload(&job.key, &id, sent, &job.desired.condition).await {
         Ok(receipt) => Ok(Effect::Stored(stored(job, from, receipt.etag().clone(), Some(headers), Some(id)))),
         Err(error) => {
             parts::give_up(shared, job, id);
-            match inline::is_refusal(&error, &job.desired.condition) {
-                true => Ok(Effect::Refused(Refused { ours: None, unsure: error.outcome_unknown })),
-                false => Err(error.into()),
+            if inline::is_refusal(&error, &job.desired.condition) {
+                let ours = expected.map(|etag| stored(job, from, etag, Some(headers), None));
+                return Ok(Effect::Refused(Refused { ours, unsure: error.outcome_unknown }));
             }
+            match expected {
+                // Completed, perhaps, by an attempt whose answer was lost.
+                Some(etag) if error.is(ErrorKind::NoSuchUpload) => shared.queue.lock().remember_own(&job.key, etag),
+                Some(etag) => inline::note_attempt(shared, job, &error, &etag),
+                None => {}
+            }
+            Err(error.into())
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::finish::is_current;
-use super::flight::Job;
+use super::flight::{self, Job};
 use super::source::is_gone;
-use super::{Shared, finish, source};
+use super::{Shared, copy, source};
 use crate::cache::{LocalFile, Pin};
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
@@ -22,6 +22,10 @@ pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
             Err(Error::Stale) => fetch_present(shared, job, version).await?,
             fetched => Some(fetched?),
         },
+        (Content::Restored(version), _) => match fetch_version(shared, job, version).await {
+            Err(Error::Stale) => None,
+            fetched => Some(fetched?),
+        },
         (Content::Staged(_), Some(file)) => {
             let pin = file.pin();
             fetch_all(shared, file).await?;
@@ -32,11 +36,13 @@ pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
     match here {
         Some(here) => {
             stage(shared, job, &here)?;
-            let (cache, journal) = (shared.cache.clone(), shared.journal.clone());
-            source::blocking(move || cache.sync().and_then(|()| journal.sync())).await
+            let cache = shared.cache.clone();
+            source::blocking(move || cache.persist()).await
         }
         None => {
-            finish::gone(shared, job);
+            if let Some(version) = copy::copied(&job.desired.content) {
+                flight::land(shared, job, copy::made_before(shared, job, version).await);
+            }
             Ok(())
         }
     }

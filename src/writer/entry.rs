@@ -103,7 +103,7 @@ impl Entry {
     /// that is complete here it is what a power cut leaves of it, unless that was seen to (`local_only`).
     pub fn source(&self, key: &Key) -> Option<Key> {
         let from = match (&self.desired.content, &self.file) {
-            (Content::CopyOf(version), _) => Some(version.key.clone()),
+            (Content::CopyOf(version) | Content::Restored(version), _) => Some(version.key.clone()),
             (Content::Staged(_), Some(file)) => {
                 let base = file.base()?;
                 let needed = !file.is_complete() || !self.local_only;

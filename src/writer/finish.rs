@@ -33,12 +33,13 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
         let renamed = follow(&queue, job, &stored, &mut changes);
         shared.journal.apply(&changes).map(|()| (left, renamed))
     });
-    let mut waiters = Vec::new();
+    let (mut waiters, mut followers) = (Vec::new(), Vec::new());
     let mut clean = false;
     match outcome {
         Ok((left, renamed)) => {
             for (key, desired) in renamed {
                 replace_desired(&mut queue, &key, desired, now);
+                followers.push(key);
             }
             clean = left.is_none();
             waiters = settle_entry(&mut queue, job, left, now);
@@ -49,6 +50,9 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
     tracing::debug!(key = %job.key, size = stored.version.size, etag = stored.version.etag.as_str(), clean, "stored");
     if let Some(events) = shared.events.get() {
         events.stored(&stored.content, &stored.version, stored.headers.as_ref(), stored.last_modified, clean);
+        if let Some(old) = copied_onto_itself(job, &stored) {
+            followers.iter().for_each(|key| events.renewed(key, old, &stored.version));
+        }
     }
     waiters.into_iter().for_each(|waiter| waiter.done(Ok(())));
 }
@@ -101,7 +105,7 @@ fn copied_onto_itself<'a>(job: &Job, stored: &'a Stored) -> Option<&'a Version> 
 /// What refers to `old` refers to `new` from now on: the same bytes under another ETag.
 fn renew(desired: &mut Desired, file: Option<&LocalFile>, old: &Version, new: &Version) -> Result<bool> {
     match (&mut desired.content, file) {
-        (Content::CopyOf(version), _) if version == old => {
+        (Content::CopyOf(version) | Content::Restored(version), _) if version == old => {
             *version = new.clone();
             Ok(true)
         }
@@ -207,9 +211,13 @@ fn name_is_new(shared: &Shared, queue: &mut Queue, key: &Key) {
 
 /// The source of a copy is nowhere any more: there is nothing to want.
 pub fn gone(shared: &Shared, job: &Job) {
-    tracing::warn!(key = %job.key, "the object that this one was to be made from was removed by another writer: given up");
+    let ours = matches!(job.desired.content, Content::Restored(_));
+    match ours {
+        true => tracing::error!(key = %job.key, "the version before the machine went down was replaced or removed too: the change is lost"),
+        false => tracing::warn!(key = %job.key, "the object that this one was to be made from was removed by another writer: given up"),
+    }
     if clear(shared, std::slice::from_ref(job), |_| Err(Error::Stale)) {
-        shared.queue.lock().conflicts += 1;
+        shared.queue.lock().conflicts += u64::from(!ours);
         if let Some(events) = shared.events.get() {
             events.deleted(&job.key);
         }

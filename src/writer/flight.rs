@@ -132,7 +132,7 @@ async fn run(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
     let effect = match &job.desired.content {
         Content::Staged(_) => upload::staged(shared, job).await?,
         Content::Inline(bytes) => inline::put(shared, job, bytes).await?,
-        Content::CopyOf(version) => copy::copy(shared, job, version).await?,
+        Content::CopyOf(version) | Content::Restored(version) => copy::copy(shared, job, version).await?,
         Content::KeptDirectory => directory::keep(shared, job).await?,
         Content::Absent => Effect::Unwanted,
     };
@@ -142,7 +142,7 @@ async fn run(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
     }
 }
 
-fn land(shared: &Shared, job: &Job, effect: Result<Effect>) {
+pub fn land(shared: &Shared, job: &Job, effect: Result<Effect>) {
     match effect {
         Ok(Effect::Stored(stored)) => finish::stored(shared, job, stored),
         Ok(Effect::Nothing) => finish::nothing(shared, job),

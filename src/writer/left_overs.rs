@@ -1,6 +1,7 @@
 //! What the last daemon left in the cache directory without a word in the journal, at a start: of a mount, or of `recover`.
 
 use super::Writer;
+use super::copy::copied;
 use crate::cache::LocalFile;
 use crate::clock;
 use crate::journal::{Content, Desired};
@@ -32,7 +33,7 @@ impl Writer {
     /// it has none any more.
     fn wanted_of_left_over(&self, file: &LocalFile, base: &Version) -> Option<(Key, Desired)> {
         let content = Content::Staged(file.id());
-        let moved = self.pending_below(&Key::root()).into_iter().find(|(_, desired)| desired.content == Content::CopyOf(base.clone()));
+        let moved = self.pending_below(&Key::root()).into_iter().find(|(_, desired)| copied(&desired.content) == Some(base));
         if let Some((key, desired)) = moved {
             return Some((key, Desired { content, ..desired }));
         }

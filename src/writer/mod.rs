@@ -110,6 +110,8 @@ pub trait Events: Send + Sync + 'static {
     fn headers(&self, key: &Key, file: FileId) -> Option<ObjectHeaders>;
     /// The bucket holds `version` under its key. `clean`: nothing else is wanted there.
     fn stored(&self, content: &Content, version: &Version, headers: Option<&ObjectHeaders>, last_modified: SystemTime, clean: bool);
+    /// What is wanted under `key` builds on `new` from now on, the same bytes as `old` under another ETag.
+    fn renewed(&self, key: &Key, old: &Version, new: &Version);
     /// The bucket holds nothing under `key` any more.
     fn deleted(&self, key: &Key);
     /// Ours lost `key` to another writer and is now wanted under `kept_as`; None: our bytes were given up (through mode).

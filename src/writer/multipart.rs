@@ -175,7 +175,7 @@ async fn complete(
     shared: &Arc<Shared>,
     job: &Job,
     file: &Arc<LocalFile>,
-    session: Session,
+    mut session: Session,
     count: usize,
     size: u64,
     stamp: Stamp,
@@ -212,6 +212,13 @@ async fn complete(
             stored.upload = None;
             let ours = expected.map(|etag| Stored { version: Version { etag, ..stored.version.clone() }, ..stored });
             Ok(Effect::Refused(Refused { ours, unsure: error.outcome_unknown }))
+        }
+        // It holds other parts than it confirmed (InvalidPart): one whose answer was lost can arrive behind a newer one of its
+        // number. What is still here is sent again, in an upload of its own where that is all of it.
+        Err(error) if error.is(ErrorKind::Other) => {
+            session.sent.retain(|_, sent| file.is_freed(sent.span.clone()));
+            session::abandon(shared, job, file, session);
+            Err(error.into())
         }
         Err(error) if error.is(ErrorKind::NoSuchUpload) => {
             let error = error.into();

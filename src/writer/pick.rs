@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::copy::copied;
 use super::flight::{Job, Step};
 use super::order::{Facts, Order, order};
 use super::queue::Queue;
 use super::{Shared, WriterConfig, ahead};
-use crate::journal::Content;
 use crate::types::Key;
 
 /// Delete requests under way at once; while they are, others gather.
@@ -145,8 +145,8 @@ impl Shared {
 
 /// The cheapest member takes its bytes here: what is staged already, else the smallest; the others wait for it.
 fn break_cycle(queue: &Queue, key: &Key, members: Vec<Key>) -> Verdict {
-    let cost = |key: &Key| match queue.get(key).map(|entry| (&entry.desired.content, &entry.file)) {
-        Some((Content::CopyOf(version), _)) => version.size,
+    let cost = |key: &Key| match queue.get(key).map(|entry| (copied(&entry.desired.content), &entry.file)) {
+        Some((Some(version), _)) => version.size,
         Some((_, Some(file))) if file.is_complete() => 0,
         Some((_, Some(file))) => file.size(),
         _ => u64::MAX,

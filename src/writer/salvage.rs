@@ -1,8 +1,8 @@
 //! What is left to want after a crash of the machine, in which the last seconds' bytes went down.
 //!
 //! A change whose bytes are nowhere is given up: on a local disk a power cut costs it too. The file goes back to the
-//! version that it was made from, which may lie under another key by now only because the change was to be its copy; a
-//! new file is gone, and what the bucket has under its key shows again. A change of which nothing is local *is* that
+//! version that it was made from, and to no other: under that version's key there may be another file by now. A new file
+//! is gone, and what the bucket has under its key shows again. A change of which nothing is local *is* that
 //! version: its upload was the last thing that happened, or its bytes are lost.
 //!
 //! Must not: give up anything in a session that can be trusted. There a missing file stays wanted and says so.
@@ -12,12 +12,13 @@ use std::collections::HashSet;
 use crate::cache::Cache;
 use crate::error::Result;
 use crate::journal::{Change, Content, Desired, Journal};
-use crate::types::{FileId, Key, Version};
+use crate::types::{FileId, Key};
 
 /// Where a staged file's bytes are.
 enum Found {
     Here,
-    InBucket(Version),
+    /// In a version from which this makes the object.
+    InBucket(Content),
     Nowhere,
 }
 
@@ -33,9 +34,9 @@ pub fn desired(journal: &Journal, cache: &Cache) -> Result<Vec<(Key, Desired)>> 
     for (key, mut desired) in rows {
         match find(cache, &desired.content) {
             Found::Here => kept.push((key, desired)),
-            Found::InBucket(version) => {
-                tracing::info!(%key, from = %version.key, "back to the version before the machine went down");
-                desired.content = Content::CopyOf(version);
+            Found::InBucket(content) => {
+                tracing::info!(%key, ?content, "back to the version before the machine went down");
+                desired.content = content;
                 changes.push(Change::SetDesired(key.clone(), desired.clone()));
                 kept.push((key, desired));
             }
@@ -52,10 +53,11 @@ pub fn desired(journal: &Journal, cache: &Cache) -> Result<Vec<(Key, Desired)>> 
 
 fn find(cache: &Cache, content: &Content) -> Found {
     let Content::Staged(id) = content else { return Found::Here };
-    let base = match cache.lost().iter().find(|(lost, _)| lost == id) {
-        Some((_, base)) => base.clone(),
-        None if cache.emptied().contains(id) => cache.get(*id).and_then(|file| file.base()),
+    let content = match cache.lost().iter().find(|(lost, _)| lost == id) {
+        Some((_, base)) => base.clone().map(Content::Restored),
+        // It had no bytes of its own, so that nothing replaced that version but other writers.
+        None if cache.emptied().contains(id) => cache.get(*id).and_then(|file| file.base()).map(Content::CopyOf),
         None => return Found::Here,
     };
-    base.map_or(Found::Nowhere, Found::InBucket)
+    content.map_or(Found::Nowhere, Found::InBucket)
 }

@@ -52,6 +52,8 @@ impl Events for Log {
         self.events.lock().push(Event::Stored(version.key.clone(), version.size, clean));
     }
 
+    fn renewed(&self, _: &Key, _: &Version, _: &Version) {}
+
     fn deleted(&self, key: &Key) {
         self.events.lock().push(Event::Deleted(key.clone()));
     }
@@ -73,6 +75,32 @@ struct World {
     cache: Arc<Cache>,
     writer: Arc<Writer>,
     log: Arc<Log>,
+}
+
+/// All work of a writer is done on this thread while it lives, also what is the blocking pool's otherwise: each test is one
+/// history, however slow the machine is.
+struct OneThread {
+    begun: Instant,
+}
+
+impl crate::simulation::World for OneThread {
+    fn saw(&self, _: crate::simulation::Event) {}
+
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + self.begun.elapsed()
+    }
+
+    fn boot(&self) -> String {
+        "boot".into()
+    }
+
+    fn chance(&self) -> f64 {
+        0.5
+    }
+}
+
+fn on_one_thread() -> crate::simulation::Installed {
+    crate::simulation::install(std::rc::Rc::new(OneThread { begun: Instant::now() }))
 }
 
 fn config() -> WriterConfig {
@@ -140,8 +168,10 @@ impl World {
         self.writer.start(self.log.clone());
     }
 
-    /// A new process on what a kill at this moment leaves; not started yet.
+    /// A new process on what a kill at this moment leaves; not started yet. A kill is an instant, and a copy takes a while:
+    /// nothing else may change the directory meanwhile.
     fn after_crash(&self) -> Self {
+        assert!(crate::simulation::is_on(), "a test that copies a directory in use begins with `on_one_thread`");
         let directory = tempfile::tempdir().unwrap();
         copy_all(self.directory.path(), directory.path());
         Self::on_limited(self.memory.clone(), Faults::new(2), self.config.clone(), directory, self.limit)

@@ -184,6 +184,7 @@ def one_round(number, store, work, args):
         for writer in writers:
             wrong += [f"in the bucket: {line}" for line in writer.wrong(in_the_bucket(mount, f"{writer.folder.name}/"))]
         wrong += [f"unfinished upload of {key}" for key in mount.unfinished_uploads()]
+        wrong += mount.reported_damage()
         if (code := mount.stop()) != 0:
             wrong.append(f"exit code {code} after the restart")
         if wrong:

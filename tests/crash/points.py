@@ -246,6 +246,7 @@ def one_round(point, number, store, work, args):
                 differ = sorted(path for path in stored.keys() | shown[program].keys() if stored.get(path) != shown[program].get(path))
                 wrong.append(f"in the bucket, unlike what the mount showed: {differ[:5]}")
         wrong += [f"unfinished upload of {key}" for key in mount.unfinished_uploads()]
+        wrong += mount.reported_damage()
         wrong += [f"{file['path']}: {file['error']}" for file in mount.status()["failed"]]
         if (code := mount.stop()) != 0:
             wrong.append(f"exit code {code} after the restart")

@@ -194,6 +194,9 @@ class World:
         if self.ledger.operations < self.args.seconds:
             self.violate("idle", f"{self.ledger.operations} operations in {self.args.seconds} s")
         log = self.mount.log.read_text(errors="replace")
+        self.violate("false damage", *self.mount.reported_damage())
+        # Nobody else uses the bucket.
+        self.violate("took itself for another", *re.findall(r".*another (?:host|writer).*", log))
         self.violate("panic", *re.findall(r".*panicked at.*", log))
 
     def in_the_bucket(self, below):

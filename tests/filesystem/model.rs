@@ -5,8 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mediafs::error::Result;
 use mediafs::fs::{RenameFlags, SetAttr};
+use mediafs::store::fault::{Fault, Rule};
+use parking_lot::Mutex;
 use proptest::prelude::*;
+use tokio::task::JoinHandle;
 
 use crate::world::{Bucket, Options, World};
 
@@ -28,6 +34,9 @@ enum Step {
     Settle,
     /// The daemon is killed and started again on the same cache.
     Restart,
+    /// The same after so many uploads, copies and removals, before word of the last comes: what has to ask the bucket is
+    /// begun there, and goes on after it.
+    Meanwhile(u8, Box<Step>),
 }
 
 /// At most three levels of three names each, so that steps meet.
@@ -54,6 +63,13 @@ fn path() -> impl Strategy<Value = Path> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => plain_step(),
+        1 => (0..4u8, plain_step()).prop_map(|(after, step)| Step::Meanwhile(after, Box::new(step))),
+    ]
+}
+
+fn plain_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (path(), any::<u8>(), 0..5000u16).prop_map(|(p, b, n)| Step::Save(p, b, n)),
         2 => (path(), 0..6000u16, any::<u8>()).prop_map(|(p, at, b)| Step::WriteAt(p, at, b)),
@@ -155,6 +171,7 @@ fn expect(tree: &mut Tree, step: &Step) -> Option<()> {
             Node::Directory => return None,
         },
         Step::Wait(_) | Step::Settle | Step::Restart => {}
+        Step::Meanwhile(_, step) => expect(tree, step)?,
     }
     Some(())
 }
@@ -167,7 +184,7 @@ fn change(tree: &mut Tree, path: &Path, change: impl Fn(&mut Vec<u8>)) -> Option
     Some(())
 }
 
-async fn perform(mount: &World, step: &Step) -> mediafs::error::Result<()> {
+async fn perform(mount: &World, step: &Step) -> Result<()> {
     match step {
         Step::Save(path, byte, size) => mount.save(&text(path), &vec![*byte; *size as usize]).await,
         Step::WriteAt(path, at, byte) => {
@@ -205,8 +222,49 @@ async fn perform(mount: &World, step: &Step) -> mediafs::error::Result<()> {
             mount.settle().await;
             Ok(())
         }
-        Step::Restart => Ok(()),
+        Step::Restart | Step::Meanwhile(..) => Ok(()),
     }
+}
+
+/// A step that waits for its moment: then it is done, or goes on as a task.
+#[derive(Default)]
+struct Armed {
+    after: u8,
+    step: Option<BoxFuture<'static, Result<()>>>,
+    done: Option<Result<()>>,
+    goes_on: Option<JoinHandle<Result<()>>>,
+}
+
+type Trigger = Arc<Mutex<Armed>>;
+
+fn options(trigger: &Trigger) -> Options {
+    let trigger = Arc::clone(trigger);
+    let meanwhile = Arc::new(move |_: &mediafs::fs::Fs, _: &mediafs::types::Key| {
+        let mut armed = trigger.lock();
+        let due = armed.after == 0;
+        armed.after = armed.after.saturating_sub(1);
+        let Some(mut step) = armed.step.take_if(|_| due) else { return };
+        match (&mut step).now_or_never() {
+            Some(done) => armed.done = Some(done),
+            None => armed.goes_on = Some(tokio::spawn(step)),
+        }
+    });
+    Options { meanwhile: Some(meanwhile), ..Options::default() }
+}
+
+async fn perform_meanwhile(mount: &Arc<World>, trigger: &Trigger, after: u8, step: &Step) -> Result<()> {
+    let (then, step) = (Arc::clone(mount), step.clone());
+    *trigger.lock() = Armed { after, step: Some(async move { perform(&then, &step).await }.boxed()), ..Armed::default() };
+    mount.settle().await;
+    let armed = std::mem::take(&mut *trigger.lock());
+    match armed {
+        Armed { done: Some(done), .. } => return done,
+        Armed { goes_on: Some(task), .. } => task,
+        Armed { step: Some(step), .. } => tokio::spawn(step),
+        Armed { .. } => unreachable!("it is in one of them"),
+    }
+    .await
+    .unwrap()
 }
 
 /// The tree as the mount shows it.
@@ -237,8 +295,8 @@ fn files(tree: &Tree) -> Vec<(String, Vec<u8>)> {
 }
 
 async fn run(steps: &[Step]) {
-    let bucket = Bucket::new();
-    let mut mount = bucket.mount();
+    let (bucket, trigger) = (Bucket::new(), Trigger::default());
+    let mut mount = Arc::new(bucket.mount_with(options(&trigger)));
     let mut tree = Tree::new();
     for (at, step) in steps.iter().enumerate() {
         let expected = expect(&mut tree, step);
@@ -246,9 +304,18 @@ async fn run(steps: &[Step]) {
             let folder = Arc::clone(&mount.folder);
             mount.writer.stop();
             drop(mount);
-            mount = bucket.mount_in(folder, Options::default());
+            mount = Arc::new(bucket.mount_in(folder, options(&trigger)));
         }
-        let done = perform(&mount, step).await;
+        let done = match step {
+            Step::Meanwhile(after, step) => {
+                // No question is answered within the instant.
+                bucket.faults.add(Rule::any().fault(Fault::Latency(Duration::from_millis(1))));
+                let done = perform_meanwhile(&mount, &trigger, *after, step).await;
+                bucket.faults.clear();
+                done
+            }
+            step => perform(&mount, step).await,
+        };
         assert_eq!(done.is_ok(), expected.is_some(), "step {at} {step:?}: {done:?}");
         assert_eq!(seen(&mount).await, tree, "after step {at} {step:?}");
     }

@@ -1,11 +1,15 @@
 //! rename(2) in all its forms: clean and dirty, files and directories, over what exists, exchanged.
 
+use std::time::Duration;
+
+use futures::FutureExt;
 use mediafs::error::Error;
 use mediafs::fs::RenameFlags;
 use mediafs::store::fault::{Fault, Rule};
-use mediafs::store::{ErrorKind, ObjectStore, Operation};
+use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
+use mediafs::types::ObjectHeaders;
 
-use crate::world::{Bucket, Options, World, requests};
+use crate::world::{Bucket, Meanwhile, Options, ROOT, World, requests};
 
 const EXCHANGE: RenameFlags = RenameFlags { no_replace: false, exchange: true };
 const NO_REPLACE: RenameFlags = RenameFlags { no_replace: true, exchange: false };
@@ -53,6 +57,38 @@ async fn an_open_dirty_file_is_renamed_and_written_on() {
     assert!(matches!(mount.unlink("tmp").await, Err(Error::NotFound)));
     mount.settle().await;
     assert_eq!((bucket.keys(), bucket.get("final")), (vec!["final".to_owned()], Some(b"one two".to_vec())));
+}
+
+/// An object in parts: copied as a whole, it gets another ETag.
+async fn put_in_parts(bucket: &Bucket, key: &str, bytes: &'static [u8]) {
+    let (key, store) = (key.into(), &bucket.memory);
+    let id = store.create_upload(&key, &ObjectHeaders::default()).await.unwrap();
+    let part = store.upload_part(&key, &id, 1, Body::new(bytes.to_vec())).await.unwrap();
+    let _receipt = store.complete_upload(&key, &id, &[part], &Condition::Any).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_renamed_while_its_mode_is_on_its_way_can_be_read_and_renamed_on() {
+    for cached in [false, true] {
+        let bucket = Bucket::new();
+        put_in_parts(&bucket, "a", b"bytes").await;
+        let mount = bucket.mount();
+        if cached {
+            assert_eq!(mount.read("a").await.unwrap(), b"bytes");
+        }
+        bucket.faults.add(Rule::on(Operation::CopyObject).fault(Fault::Latency(Duration::from_secs(2))));
+        mount.chmod("a", 0o600).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        mount.rename("a", "b").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(mount.read("b").await.unwrap(), b"bytes", "its mode is in the bucket, its name is not");
+        mount.settle().await;
+        assert_eq!(mount.read("b").await.unwrap(), b"bytes");
+        mount.rename("b", "a").await.unwrap();
+        mount.settle().await;
+        assert_eq!((bucket.keys(), bucket.get("a")), (vec!["a".to_owned()], Some(b"bytes".to_vec())));
+        assert_eq!(mount.stat("a").await.unwrap().mode, 0o600);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -306,4 +342,29 @@ async fn a_copy_that_nobody_recorded_tells_the_mode_of_the_file() {
     std::fs::remove_file(folder.path().join("attributes.sqlite")).unwrap();
     let next = bucket.mount_in(folder, Options::default());
     assert_eq!(next.stat("b").await.unwrap().mode, 0o600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_renamed_before_word_of_its_upload_came_is_known_by_its_new_name() {
+    for content in [&b""[..], b"bytes"] {
+        let bucket = Bucket::new();
+        let renamed = std::sync::atomic::AtomicBool::new(false);
+        let meanwhile: Meanwhile = std::sync::Arc::new(move |fs, key| {
+            if key.as_str() == "a" && !renamed.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                let rename = fs.rename(ROOT, "a".as_ref(), ROOT, "b".as_ref(), RenameFlags::default());
+                rename.now_or_never().expect("both names are known").unwrap();
+            }
+        });
+        let mount = bucket.mount_with(Options { meanwhile: Some(meanwhile), ..Options::default() });
+        assert!(mount.names("").await.unwrap().is_empty());
+        mount.save("a", content).await.unwrap();
+        mount.settle().await;
+        assert_eq!(bucket.keys(), ["b"]);
+        mount.rename("b", "c").await.unwrap();
+        mount.settle().await;
+        assert_eq!(bucket.keys(), ["c"]);
+        assert_eq!(mount.names("").await.unwrap(), ["c"]);
+        assert_eq!(mount.read("c").await.unwrap(), content);
+        assert_eq!(mount.writer.backlog().conflicts, 0);
+    }
 }

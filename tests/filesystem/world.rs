@@ -2,22 +2,22 @@
 //! tokio's paused clock.
 
 use std::ffi::OsStr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use mediafs::cache::{Cache, Limits};
 use mediafs::error::{Error, Result};
 use mediafs::fs::{Attr, Caller, Fs, FsConfig, Ino, Invalidate, Lookup, RenameFlags, SetAttr, WriteMode};
-use mediafs::journal::Journal;
+use mediafs::journal::{Content, Journal};
 use mediafs::media::Rules;
 use mediafs::reader::{Reader, ReaderConfig};
 use mediafs::store::fault::{FaultStore, Faults};
 use mediafs::store::memory::MemoryStore;
 use mediafs::store::trace::{RequestCounts, TraceStore};
 use mediafs::store::{Body, Condition, ObjectStore, Store};
-use mediafs::types::{Key, ObjectHeaders};
-use mediafs::writer::{OnConflict, Writer, WriterConfig};
+use mediafs::types::{FileId, Key, ObjectHeaders, Version};
+use mediafs::writer::{Events, OnConflict, Writer, WriterConfig};
 
 pub const ROOT: Ino = 1;
 pub const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
@@ -43,6 +43,54 @@ impl Invalidate for NoKernel {
     fn entry(&self, _: Ino, _: &OsStr) {}
 }
 
+/// Gets the key of what was just stored or removed.
+pub type Meanwhile = Arc<dyn Fn(&Fs, &Key) + Send + Sync>;
+
+/// Does something at the instant when the journal has the end of an upload, a copy or a removal and the file system has not
+/// heard of it: on two threads a program's change can come just then.
+struct LateWord {
+    fs: Weak<Fs>,
+    meanwhile: Meanwhile,
+}
+
+impl LateWord {
+    fn fs(&self, key: &Key) -> Option<Arc<Fs>> {
+        let fs = self.fs.upgrade()?;
+        (self.meanwhile)(&fs, key);
+        Some(fs)
+    }
+}
+
+impl Events for LateWord {
+    fn headers(&self, key: &Key, file: FileId) -> Option<ObjectHeaders> {
+        self.fs.upgrade()?.headers(key, file)
+    }
+
+    fn stored(&self, content: &Content, version: &Version, headers: Option<&ObjectHeaders>, last_modified: SystemTime, clean: bool) {
+        if let Some(fs) = self.fs(&version.key) {
+            fs.stored(content, version, headers, last_modified, clean);
+        }
+    }
+
+    fn renewed(&self, key: &Key, old: &Version, new: &Version) {
+        if let Some(fs) = self.fs(key) {
+            fs.renewed(key, old, new);
+        }
+    }
+
+    fn deleted(&self, key: &Key) {
+        if let Some(fs) = self.fs(key) {
+            fs.deleted(key);
+        }
+    }
+
+    fn conflict(&self, key: &Key, kept_as: Option<&Key>) {
+        if let Some(fs) = self.fs(key) {
+            fs.conflict(key, kept_as);
+        }
+    }
+}
+
 /// What differs from one test's mount to another's.
 #[derive(Clone)]
 pub struct Options {
@@ -54,6 +102,7 @@ pub struct Options {
     pub folds_names: bool,
     pub timeout: Duration,
     pub rules: Arc<Rules>,
+    pub meanwhile: Option<Meanwhile>,
 }
 
 impl Default for Options {
@@ -67,6 +116,7 @@ impl Default for Options {
             folds_names: false,
             timeout: Duration::from_secs(60),
             rules: Arc::default(),
+            meanwhile: None,
         }
     }
 }
@@ -116,6 +166,10 @@ impl Bucket {
             rules: Arc::clone(&options.rules),
         };
         let fs = Fs::new(store, journal, cache, reader, Arc::clone(&writer), config).unwrap();
+        if let Some(meanwhile) = options.meanwhile {
+            // Who comes first is whom the writer tells.
+            writer.start(Arc::new(LateWord { fs: Arc::downgrade(&fs), meanwhile }));
+        }
         fs.start(Arc::new(NoKernel));
         World { fs, writer, counts, folder }
     }

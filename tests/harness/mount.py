@@ -193,6 +193,11 @@ class Mount:
         found = self.store.client().list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
         return [upload["Key"] for upload in found if upload["Key"].startswith(self.key(""))]
 
+    def reported_damage(self):
+        """What the daemon took for rot of its cache disk. Where nobody harmed that, each is a mistake of ours."""
+        log = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return re.findall(r".*(?:unsent data is damaged|cached bytes are damaged).*", log)
+
     def shown_log(self, lines=40):
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(text.splitlines()[-lines:]))

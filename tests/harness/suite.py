@@ -42,6 +42,9 @@ class Case(unittest.TestCase):
 
     limit_s = 120
 
+    # The test harms the cache directory itself.
+    damages_the_cache = False
+
     def setUp(self):
         self.mounts = []
 
@@ -51,8 +54,13 @@ class Case(unittest.TestCase):
         options = ["--write-mode", write_mode or Run.write_mode, *options]
         mount = Mount(store or Run.store, bucket, folder or Run.folder("mount"), prefix=prefix, options=options, **more)
         self.mounts.append(mount)
-        self.addCleanup(mount.close)
+        self.addCleanup(self._end, mount)
         return mount.start() if start else mount
+
+    def _end(self, mount):
+        mount.close()
+        if not self.damages_the_cache:
+            self.assertEqual(mount.reported_damage(), [])
 
     def place_of(self, mount):
         return mount.bucket, mount.prefix
@@ -97,6 +105,10 @@ class SharedCase(Case):
         self.name = self.id().rsplit(".", 1)[1]
         self.dir = self.mount.path / self.name
         self.dir.mkdir()
+
+    def tearDown(self):
+        self.assertEqual(self.mount.reported_damage(), [])
+        super().tearDown()
 
     def running_mounts(self):
         return [self.mount, *super().running_mounts()]

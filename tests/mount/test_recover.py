@@ -39,6 +39,8 @@ def contents(directory):
 
 
 class Recover(Case):
+    damages_the_cache = True
+
     def setUp(self):
         super().setUp()
         self.own = self.enterContext(open_store(Run.store.name, Run.folder("store")))

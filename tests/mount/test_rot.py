@@ -43,6 +43,8 @@ def read_past_the_kernel(path):
 class Cached(Case):
     """The bucket has it: a miss."""
 
+    damages_the_cache = True
+
     def damaged(self, change, down):
         mount = self.new_mount()
         data = pattern(1, 3_000_000)
@@ -96,6 +98,8 @@ class Cached(Case):
 
 class Unsent(Case):
     """The bucket doesn't have it: an error, and nothing of it goes up."""
+
+    damages_the_cache = True
 
     def setUp(self):
         super().setUp()

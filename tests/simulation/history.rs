@@ -190,7 +190,7 @@ impl Life {
         }
         // What the look has fetched.
         tokio::time::sleep(Duration::from_secs(10)).await;
-        sync(&driver.mount.cache, &driver.mount.journal).map_err(|error| error.to_string())?;
+        sync(&driver.mount.cache).map_err(|error| error.to_string())?;
         self.check_bucket(machine).await?;
         driver.check_survivors()?;
         self.check_leftovers(driver)?;

@@ -190,6 +190,7 @@ impl Machine {
             Event::FileSynced(path) => platters.file_synced(path),
             Event::NamesSynced(path) => platters.names_synced(path),
             Event::JournalSynced => platters.journal_synced(self.folder.path()),
+            Event::TailSynced => platters.tail_synced(self.folder.path()),
             Event::Written | Event::Removed | Event::Committed => {}
         }
     }
@@ -208,6 +209,8 @@ impl World for Machine {
             Event::FileSynced(_) => "file synced",
             Event::NamesSynced(_) => "names synced",
             Event::JournalSynced => "journal synced",
+            // Which of two records is found is up to chance anyway.
+            Event::TailSynced => return,
         });
     }
 

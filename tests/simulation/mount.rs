@@ -78,7 +78,7 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
     let parts = (Arc::clone(&journal), Arc::clone(&cache), Arc::clone(&writer));
     let fs = Fs::new(store, parts.0, parts.1, reader, parts.2, fs_config(settings))?;
     fs.start(Arc::new(NoKernel));
-    tokio::spawn(keep(Arc::clone(&cache), Arc::clone(&journal)));
+    tokio::spawn(keep(Arc::clone(&cache)));
     let world = World { fs, writer, counts: RequestCounts::new(), folder: Arc::clone(&machine.folder) };
     Ok(Mount { world, journal, cache, faults })
 }
@@ -105,19 +105,18 @@ fn fs_config(settings: Settings) -> FsConfig {
 }
 
 /// What the daemon does every few seconds.
-async fn keep(cache: Arc<Cache>, journal: Arc<Journal>) {
+async fn keep(cache: Arc<Cache>) {
     let mut ticks = interval(SYNC_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        sync(&cache, &journal).unwrap();
+        sync(&cache).unwrap();
     }
 }
 
 /// Brings all that is acknowledged to the disk.
-pub fn sync(cache: &Cache, journal: &Journal) -> mediafs::error::Result<()> {
-    cache.sync()?;
-    journal.sync()?;
+pub fn sync(cache: &Cache) -> mediafs::error::Result<()> {
+    cache.persist()?;
     if let Some(machine) = Machine::current() {
         machine.synced();
     }

@@ -60,6 +60,7 @@ impl Platters {
             this.file_synced(&path);
         }
         this.journal_synced(folder);
+        this.tail_synced(folder);
         this
     }
 
@@ -77,6 +78,9 @@ impl Platters {
 
     pub fn journal_synced(&mut self, folder: &Path) {
         self.log = fs::read(log_of(folder, JOURNAL)).unwrap_or_default();
+    }
+
+    pub fn tail_synced(&mut self, folder: &Path) {
         self.tail = fs::read(folder.join(TAIL)).unwrap_or_default();
     }
 

@@ -24,18 +24,24 @@ fn rows(file: FileId, span: Span) -> Vec<Change> {
     ]
 }
 
-fn free(file: &Arc<LocalFile>, span: Span) -> bool {
+pub fn free(file: &Arc<LocalFile>, span: Span) -> bool {
     let watch = file.watch(span.clone());
     file.free(&watch, &rows(file.id(), span)).unwrap()
 }
 
 /// A dirty file of [`SIZE`] without a base, in a cache that counts the disk's blocks; its second quarter is freed.
 fn freed() -> (World, Arc<LocalFile>) {
+    let (world, file) = unfreed();
+    assert!(free(&file, 16 * KIB..32 * KIB));
+    (world, file)
+}
+
+/// All of it is here.
+pub fn unfreed() -> (World, Arc<LocalFile>) {
     let mut world = World::new();
     world.block_bytes = 4 * KIB;
     world.kill(true);
     let file = world.dirty(&content());
-    assert!(free(&file, 16 * KIB..32 * KIB));
     (world, file)
 }
 

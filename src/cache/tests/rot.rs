@@ -324,7 +324,7 @@ fn a_torn_file_that_was_renamed_leaves_its_old_bytes_under_the_new_name() {
     world.kill(false);
     let desired = world.journal().desired().unwrap();
     assert_eq!(desired.len(), 1);
-    assert_eq!((desired[0].0.as_str(), &desired[0].1.content), ("b", &Content::CopyOf(version("a", 50_000))));
+    assert_eq!((desired[0].0.as_str(), &desired[0].1.content), ("b", &Content::Restored(version("a", 50_000))));
 }
 
 #[test]

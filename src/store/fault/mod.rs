@@ -40,7 +40,9 @@ impl FaultStore {
         let injected = |kind| StoreError::new(kind, operation.name(), key, "injected fault");
         let lost = || StoreError { outcome_unknown: operation.changes_bucket(), ..injected(ErrorKind::Unreachable) };
         match fault {
-            None | Some(Fault::BodyCut(_) | Fault::BodyShort(_) | Fault::BodyFlip(_)) => request.await,
+            None | Some(Fault::Unconditional | Fault::PartLost | Fault::BodyCut(_) | Fault::BodyShort(_) | Fault::BodyFlip(_)) => {
+                request.await
+            }
             Some(Fault::Latency(delay)) => {
                 tokio::time::sleep(delay).await;
                 request.await
@@ -97,6 +99,7 @@ impl ObjectStore for FaultStore {
 
     async fn get(&self, key: &Key, span: Option<Span>, if_match: Option<&ETag>) -> Result<ObjectBody> {
         let fault = self.faults.next(Operation::GetObject, key.as_str());
+        let if_match = if_match.filter(|_| fault != Some(Fault::Unconditional));
         let mut body = Self::suffer(fault.clone(), Operation::GetObject, key, self.inner.get(key, span, if_match)).await?;
         let error = || StoreError::new(ErrorKind::Truncated, Operation::GetObject.name(), key, "injected cut");
         body.stream = match fault {
@@ -137,11 +140,17 @@ impl ObjectStore for FaultStore {
     }
 
     async fn copy_part(&self, key: &Key, upload: &UploadId, number: u32, from: &Key, if_match: Option<&ETag>, span: Span) -> Result<Part> {
-        self.run(Operation::UploadPartCopy, key, self.inner.copy_part(key, upload, number, from, if_match, span)).await
+        let fault = self.faults.next(Operation::UploadPartCopy, key.as_str());
+        let if_match = if_match.filter(|_| fault != Some(Fault::Unconditional));
+        let copying = self.inner.copy_part(key, upload, number, from, if_match, span);
+        Self::suffer(fault, Operation::UploadPartCopy, key, copying).await
     }
 
     async fn complete_upload(&self, key: &Key, upload: &UploadId, parts: &[Part], condition: &Condition) -> Result<Receipt> {
-        self.run(Operation::CompleteMultipartUpload, key, self.inner.complete_upload(key, upload, parts, condition)).await
+        let fault = self.faults.next(Operation::CompleteMultipartUpload, key.as_str());
+        let lost = usize::from(fault == Some(Fault::PartLost));
+        let completing = self.inner.complete_upload(key, upload, &parts[..parts.len() - lost], condition);
+        Self::suffer(fault, Operation::CompleteMultipartUpload, key, completing).await
     }
 
     async fn abort_upload(&self, key: &Key, upload: &UploadId) -> Result<()> {

@@ -26,6 +26,10 @@ pub enum Fault {
     ReplyLost,
     /// The request never arrives, and the answer that never comes leaves that open.
     RequestLost,
+    /// The condition of a GET, or of a copied part on its source, is not looked at.
+    Unconditional,
+    /// A Complete leaves out the last part, and says that all is well.
+    PartLost,
     /// A byte of a GET's body, counted from its begin, is turned over.
     BodyFlip(u64),
     /// A GET's body breaks with an error after so many bytes.

@@ -18,6 +18,7 @@ mod tests;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tracing::warn;
 
 use self::attempts::Attempts;
 pub use self::body::CHECKED_BYTES;
@@ -51,6 +52,19 @@ impl RetryStore {
             Ok(_) => Err(refused),
             Err(error) if error.is(ErrorKind::NotFound) => Err(refused),
             Err(error) => Err(error.with_unknown_outcome()),
+        }
+    }
+
+    /// What was found may be the work of an earlier upload of the same bytes, before a crash: then this one is still open,
+    /// and would be paid for for ever. An error: whether it is could not be told, and the caller completes it once more.
+    async fn end(&self, key: &Key, upload: &UploadId) -> Result<()> {
+        match self.abort_upload(key, upload).await {
+            Err(error) if error.kind.is_transient() => Err(error.with_unknown_outcome()),
+            Err(error) if !error.is(ErrorKind::NoSuchUpload) => {
+                warn!(%key, %error, "an unfinished multipart upload of ours may be left behind");
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -135,7 +149,12 @@ impl ObjectStore for RetryStore {
             match self.inner.complete_upload(key, upload, parts, condition).await {
                 Ok(receipt) => return Ok(receipt),
                 Err(error) if attempts.outcome_unknown && may_be_our_doing(error.kind) => {
-                    return self.settle(key, multipart_etag(parts), parts.iter().map(|part| part.size).sum(), error).await;
+                    let may_be_open = !error.is(ErrorKind::NoSuchUpload);
+                    let receipt = self.settle(key, multipart_etag(parts), parts.iter().map(|part| part.size).sum(), error).await?;
+                    if may_be_open {
+                        self.end(key, upload).await?;
+                    }
+                    return Ok(receipt);
                 }
                 Err(error) => attempts.failed(error).await?,
             }

@@ -196,6 +196,19 @@ async fn a_complete_whose_answer_was_lost_is_recognised() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_same_bytes_from_an_earlier_upload_leave_none_open() {
+    let world = world(RetryPolicy::default());
+    let (earlier, parts) = world.upload().await;
+    let made = world.store.complete_upload(&key(), &earlier, &parts, &Condition::IfAbsent).await.unwrap();
+    let (id, parts) = world.upload().await;
+    world.faults.add(Rule::on(Operation::CompleteMultipartUpload).when(When::First(1)).fault(Fault::RequestLost));
+    world.faults.add(Rule::on(Operation::AbortMultipartUpload).when(When::First(1)).fault(Fault::RequestLost));
+    let receipt = world.store.complete_upload(&key(), &id, &parts, &Condition::IfAbsent).await.unwrap();
+    assert_eq!(receipt.etag(), made.etag());
+    assert_eq!(world.bucket.list_uploads().await.unwrap().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_given_up_in_doubt_says_so() {
     let world = world(RetryPolicy::default());
     world.faults.add(Rule::on(Operation::PutObject).when(When::First(1)).fault(Fault::ReplyLost));

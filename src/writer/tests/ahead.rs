@@ -132,6 +132,7 @@ async fn a_header_written_at_the_end_and_a_change_in_a_freed_part_are_right() {
 
 #[tokio::test(start_paused = true)]
 async fn killed_at_any_time_the_file_is_what_it_was_then() {
+    let _one_thread = on_one_thread();
     let world = World::small(KIB64, |_| {});
     let content = bytes(600 * KIB, 5);
     let (file, _pin) = create(&world, Condition::IfAbsent);
@@ -155,6 +156,7 @@ async fn killed_at_any_time_the_file_is_what_it_was_then() {
 
 #[tokio::test(start_paused = true)]
 async fn killed_between_complete_and_its_record_it_is_found_again() {
+    let _one_thread = on_one_thread();
     for condition in [Condition::IfAbsent, Condition::Any] {
         let world = World::small(KIB64, |_| {});
         let content = bytes(300 * KIB, 6);
@@ -176,6 +178,7 @@ async fn killed_between_complete_and_its_record_it_is_found_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_conflict_loses_neither_side() {
+    let _one_thread = on_one_thread();
     for policy in [OnConflict::KeepBoth, OnConflict::Overwrite, OnConflict::Hold] {
         let world = World::small(KIB64, |config| config.on_conflict = policy);
         let content = bytes(300 * KIB, 7);

@@ -1,10 +1,11 @@
 //! kill -9 at every stage, and the replay: nothing lost, nothing doubled.
 
 use super::*;
-use crate::store::fault::{Fault, Rule};
+use crate::store::fault::{Fault, Rule, When};
 
 #[tokio::test(start_paused = true)]
 async fn unsent_changes_are_sent_by_the_next_process_once() {
+    let _one_thread = on_one_thread();
     let world = World::new();
     let version = world.put_elsewhere("old", b"o").await;
     world.put_elsewhere("gone", b"g").await;
@@ -30,6 +31,7 @@ async fn unsent_changes_are_sent_by_the_next_process_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_killed_in_a_multipart_upload_leaves_no_orphan() {
+    let _one_thread = on_one_thread();
     let world = World::new();
     let content = bytes(100 * KIB, 4);
     world.faults.add(Rule::on(Operation::CompleteMultipartUpload).fault(Fault::Hang));
@@ -46,6 +48,7 @@ async fn a_process_killed_in_a_multipart_upload_leaves_no_orphan() {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_killed_before_it_heard_of_its_upload_leaves_no_orphan() {
+    let _one_thread = on_one_thread();
     let world = World::new();
     let of = |key: &str| (Key::from(key), ObjectHeaders::default());
     for (key, headers) in [of("big"), of("another host's")] {
@@ -63,6 +66,7 @@ async fn a_process_killed_before_it_heard_of_its_upload_leaves_no_orphan() {
 
 #[tokio::test(start_paused = true)]
 async fn killed_after_complete_and_before_it_was_recorded_it_is_no_conflict() {
+    let _one_thread = on_one_thread();
     let world = World::new();
     let content = bytes(100 * KIB, 4);
     world.save("big", &content);
@@ -75,7 +79,37 @@ async fn killed_after_complete_and_before_it_was_recorded_it_is_no_conflict() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_in_parts_that_nobody_heard_of_is_no_conflict() {
+    let _one_thread = on_one_thread();
+    for (key, killed) in [("a", true), ("a", false), ("b", true), ("b", false)] {
+        let world = World::new();
+        let content = bytes(300 * KIB, 2);
+        let version = world.put_elsewhere("a", &content).await;
+        let condition = if key == "a" { if_match(&version) } else { Condition::IfAbsent };
+        let wanted = Desired { headers: Some(headers("image/png")), ..desired(copy_of(&version), condition, key == "a") };
+        world.writer.apply(vec![(key.into(), Some(wanted))], &[]).unwrap();
+        let lost = Rule::on(Operation::CompleteMultipartUpload).fault(Fault::ReplyLost);
+        world.faults.add(if killed { lost } else { lost.when(When::First(2)) });
+        let next = if killed {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_ne!(world.memory.object(&key.into()).map(|(_, info)| info.etag), Some(version.etag), "it is made");
+            let next = world.after_crash();
+            next.start();
+            next
+        } else {
+            world
+        };
+        next.settled().await;
+        let (held, info) = next.memory.object(&key.into()).unwrap();
+        assert_eq!((&held[..], info.headers.content_type.as_deref()), (&content[..], Some("image/png")), "{key} {killed}");
+        assert_eq!((next.writer.backlog().conflicts, next.keys().len()), (0, if key == "a" { 1 } else { 2 }), "{key} {killed}");
+        assert_eq!(next.unfinished_uploads().await, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_data_file_is_reported_and_not_dropped() {
+    let _one_thread = on_one_thread();
     let world = World::new();
     let lost = Change::SetDesired("a".into(), desired(Content::Staged(FileId(999)), Condition::IfAbsent, false));
     world.writer.shared.journal.apply(&[lost]).unwrap();
@@ -115,6 +149,7 @@ async fn killed_after_an_unrecorded_put() -> (World, World) {
 
 #[tokio::test(start_paused = true)]
 async fn a_file_that_changes_after_an_unrecorded_put_is_no_conflict_with_itself() {
+    let _one_thread = on_one_thread();
     let (_killed, next) = killed_after_an_unrecorded_put().await;
     let Some(Desired { content: Content::Staged(id), .. }) = next.writer.pending(&"a".into()) else { panic!("it waits") };
     next.cache.get(id).unwrap().write_at(5, b" and second").unwrap();
@@ -126,6 +161,7 @@ async fn a_file_that_changes_after_an_unrecorded_put_is_no_conflict_with_itself(
 
 #[tokio::test(start_paused = true)]
 async fn a_file_that_is_removed_after_an_unrecorded_put_stays_removed() {
+    let _one_thread = on_one_thread();
     let (_killed, next) = killed_after_an_unrecorded_put().await;
     next.remove("a", false);
     next.start();

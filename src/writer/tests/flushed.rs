@@ -1,53 +1,15 @@
 //! What is on the disk before the bucket changes, and before somebody is told that it has.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use super::*;
-use crate::simulation;
+use crate::simulation::Event as OnDisk;
+use crate::simulation::tests::Witness;
 use crate::store::fault::{Fault, Rule};
-
-/// Remembers what reached the disk.
-#[derive(Default)]
-struct Witness(RefCell<Vec<simulation::Event>>);
-
-impl simulation::World for Witness {
-    fn saw(&self, event: simulation::Event) {
-        self.0.borrow_mut().push(event);
-    }
-
-    fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH
-    }
-
-    fn boot(&self) -> String {
-        "one".into()
-    }
-
-    fn chance(&self) -> f64 {
-        0.5
-    }
-}
-
-impl Witness {
-    fn syncs(&self) -> usize {
-        self.0.borrow().iter().filter(|event| **event == simulation::Event::JournalSynced).count()
-    }
-
-    /// Nothing was committed since the journal went to the disk.
-    fn all_is_on_the_disk(&self) -> bool {
-        let events = self.0.borrow();
-        let last = events.iter().rev().find(|event| matches!(event, simulation::Event::Committed | simulation::Event::JournalSynced));
-        last == Some(&simulation::Event::JournalSynced)
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn an_uploads_id_is_on_the_disk_before_its_first_part() {
     let world = World::new();
     world.faults.add(Rule::on(Operation::UploadPart).fault(Fault::Hang));
-    let witness = Rc::new(Witness::default());
-    let _installed = simulation::install(witness.clone());
+    let (witness, _installed) = Witness::install();
     world.save("big", &bytes(100 * KIB, 4));
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.unfinished_uploads().await, 1);
@@ -61,8 +23,7 @@ async fn the_journal_is_on_the_disk_before_something_is_overwritten_or_deleted()
         let world = World::new();
         let version = world.put_elsewhere("a", b"x").await;
         world.faults.add(Rule::on(destroys).fault(Fault::Hang));
-        let witness = Rc::new(Witness::default());
-        let _installed = simulation::install(witness.clone());
+        let (witness, _installed) = Witness::install();
         let wanted = |content, was_there| Some(desired(content, Condition::Any, was_there));
         let changes = vec![("b".into(), wanted(copy_of(&version), false)), ("a".into(), wanted(Content::Absent, true))];
         world.writer.apply(changes, &[]).unwrap();
@@ -74,12 +35,28 @@ async fn the_journal_is_on_the_disk_before_something_is_overwritten_or_deleted()
 #[tokio::test(start_paused = true)]
 async fn what_was_synced_is_not_forgotten_and_a_new_name_costs_no_fsync() {
     let world = World::new();
-    let witness = Rc::new(Witness::default());
-    let _installed = simulation::install(witness.clone());
+    let (witness, _installed) = Witness::install();
     world.save("a", b"x");
     world.settled().await;
     assert_eq!(witness.syncs(), 0);
     world.save("b", b"x");
     world.writer.sync(&"b".into()).await.unwrap();
     assert!(witness.all_is_on_the_disk());
+}
+
+/// Of an exchange, one side's bytes are here alone as soon as the other side is copied over them.
+#[tokio::test(start_paused = true)]
+async fn what_is_about_to_be_replaced_is_on_the_disk_here() {
+    let world = World::new();
+    let (a, b) = (world.put_elsewhere("a", b"AAAA").await, world.put_elsewhere("b", b"BB").await);
+    world.faults.add(Rule::on(Operation::CopyObject).fault(Fault::Hang));
+    let (witness, _installed) = Witness::install();
+    let wanted = |version| Some(desired(copy_of(version), Condition::Any, true));
+    world.writer.apply(vec![("a".into(), wanted(&b)), ("b".into(), wanted(&a))], &[]).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.counts.of(Operation::CopyObject), 1);
+    assert!(witness.all_is_on_the_disk());
+    let events = witness.take();
+    assert!(events.iter().any(|event| matches!(event, OnDisk::FileSynced(_))), "{events:?}");
+    assert!(events.iter().any(|event| matches!(event, OnDisk::NamesSynced(_))), "{events:?}");
 }

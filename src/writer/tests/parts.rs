@@ -103,6 +103,52 @@ async fn a_store_without_conditions_on_copied_parts_is_asked_before_the_end() {
     assert!(world.writer.shared.plain_copy_parts.load(std::sync::atomic::Ordering::Relaxed));
 }
 
+/// Under a name where anything may be replaced, so that no condition on the target saves it.
+#[tokio::test(start_paused = true)]
+async fn parts_are_never_taken_from_another_version() {
+    for knows_conditions in [true, false] {
+        // A whole part is written, so that no other request comes before the copies; or a byte.
+        let cases = [(Operation::UploadPartCopy, 10 * 16 * KIB, 16 * KIB), (Operation::GetObject, 16 * KIB, 1)];
+        for (operation, length, written) in cases {
+            let world = World::new();
+            world.writer.shared.plain_copy_parts.store(!knows_conditions, std::sync::atomic::Ordering::Relaxed);
+            if !knows_conditions {
+                world.faults.add(Rule::on(operation).fault(Fault::Unconditional));
+            }
+            let version = world.put_elsewhere("a", &bytes(length, 1)).await;
+            let file = world.cache.of_version(&version).unwrap();
+            let _pin = file.pin();
+            world.staged("b", &file, Condition::Any, false);
+            file.write_at(0, &vec![b'!'; written]).unwrap();
+            world.put_elsewhere("a", &bytes(length, 2)).await;
+            world.settled().await;
+            assert!(world.counts.of(operation) > 0, "{operation:?}");
+            assert_eq!((world.object("b"), world.unfinished_uploads().await), (None, 0), "{operation:?} {knows_conditions}");
+            assert_eq!(world.writer.backlog().failed.len(), 1);
+        }
+    }
+}
+
+/// What it made in the place of ours is our own, and is replaced.
+#[tokio::test(start_paused = true)]
+async fn what_the_store_put_together_wrongly_is_sent_again() {
+    // Under a condition, the next attempt is refused because of it, and the one after replaces it.
+    for (condition, attempts) in [(Condition::IfAbsent, 3), (Condition::Any, 2)] {
+        let world = World::new();
+        world.faults.add(Rule::on(Operation::CompleteMultipartUpload).when(When::Nth(1)).fault(Fault::PartLost));
+        let content = bytes(4 * 16 * KIB, 8);
+        let file = world.cache.create().unwrap();
+        file.add_writer();
+        world.staged("big", &file, condition, false);
+        file.write_at(0, &content).unwrap();
+        file.remove_writer();
+        world.settled().await;
+        assert_eq!((world.keys(), world.object("big").unwrap() == content), (vec!["big".to_owned()], true));
+        assert_eq!((world.counts.of(Operation::CompleteMultipartUpload), world.writer.backlog().conflicts), (attempts, 0));
+        assert_eq!(world.unfinished_uploads().await, 0);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_changes_under_the_upload_is_sent_again() {
     let world = World::new();
@@ -215,4 +261,21 @@ async fn times_that_move_during_the_upload_follow_by_copy() {
     let (stored, info) = world.memory.object(&"big".into()).unwrap();
     assert_eq!((stored.to_vec(), info.headers), (content, headers("time/2")));
     assert_eq!((world.counts.of(Operation::UploadPart), world.counts.of(Operation::CopyObject)), (5, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_part_over_a_newer_one_costs_an_upload_and_not_the_file() {
+    let world = World::new();
+    let content = bytes(10 * 16 * KIB, 9);
+    let late = Rule::on(Operation::CompleteMultipartUpload).when(When::First(1)).fault(Fault::Latency(Duration::from_secs(9)));
+    world.faults.add(late);
+    world.save("big", &content);
+    while world.counts.of(Operation::UploadPart) < 10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let upload = world.memory.list_uploads().await.unwrap().remove(0);
+    world.memory.upload_part(&upload.key, &upload.id, 3, Body::new(vec![0; 16 * KIB])).await.unwrap();
+    world.settled().await;
+    assert_eq!(world.object("big"), Some(content));
+    assert_eq!((world.unfinished_uploads().await, world.counts.of(Operation::CreateMultipartUpload)), (0, 2));
 }

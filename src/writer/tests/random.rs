@@ -198,6 +198,7 @@ async fn history(seed: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_the_bucket_ends_as_the_files_are() {
+    let _one_thread = on_one_thread();
     let seeds = std::env::var("MEDIAFS_WRITER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
     let first = std::env::var("MEDIAFS_WRITER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     for seed in first..first + seeds {

@@ -36,7 +36,7 @@ async fn a_lost_change_leaves_the_version_that_it_was_made_from() {
     let next = after_power_cut(&world, &[&new, &mine, &moved]);
     assert_eq!(next.writer.pending(&"new".into()), None);
     assert_eq!(next.writer.pending(&"mine".into()), None, "what the bucket has shows again");
-    assert_eq!(next.writer.pending(&"b".into()).unwrap().content, copy_of(&version));
+    assert_eq!(next.writer.pending(&"b".into()).unwrap().content, Content::Restored(version.clone()));
     next.start();
     next.settled().await;
     assert_eq!(next.keys(), ["a", "b", "mine"]);
@@ -64,6 +64,7 @@ async fn a_changed_file_without_a_local_byte_is_a_copy_of_its_version() {
 
 #[tokio::test(start_paused = true)]
 async fn in_a_session_that_can_be_trusted_a_missing_file_stays_wanted() {
+    let _one_thread = on_one_thread();
     let world = World::new();
     world.faults.add(Rule::any().fault(Fault::Hang));
     let file = world.save("a", b"unsent");
@@ -81,4 +82,53 @@ async fn a_copy_that_was_made_and_forgotten_is_found_again() {
     world.apply("new", copy_of(&version), Condition::Any, false);
     world.settled().await;
     assert_eq!((world.keys(), world.writer.backlog().conflicts), (vec!["new".to_owned()], 0));
+}
+
+/// A change that was given up, to be the copy of `a` under `b`; `a` is something else by now.
+async fn given_up_after_a_replacement(replaced: bool) -> (World, Version) {
+    let world = World::new();
+    let version = world.put_elsewhere("a", b"the file's own").await;
+    match replaced {
+        true => drop(world.put_elsewhere("a", b"another file").await),
+        false => world.memory.delete(&"a".into()).await.unwrap(),
+    }
+    (world, version)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_goes_back_to_its_own_version_or_to_nothing() {
+    let _one_thread = on_one_thread();
+    for replaced in [true, false] {
+        let (world, version) = given_up_after_a_replacement(replaced).await;
+        world.apply("b", Content::Restored(version), Condition::Any, false);
+        // A kill before it was done: the rule is in the journal.
+        let next = world.after_crash();
+        next.start();
+        next.settled().await;
+        assert_eq!((next.object("b"), next.writer.backlog().conflicts), (None, 0));
+        assert_eq!(next.journalled(), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_may_have_been_copied_before() {
+    let (world, version) = given_up_after_a_replacement(true).await;
+    world.put_elsewhere("b", b"the file's own").await;
+    world.apply("b", Content::Restored(version), Condition::Any, false);
+    world.settled().await;
+    assert_eq!((world.object("b").unwrap(), world.writer.backlog().conflicts), (b"the file's own".to_vec(), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_an_exchange_too_what_was_given_up_goes_back_to_its_own_version_or_to_nothing() {
+    let (world, version) = given_up_after_a_replacement(true).await;
+    let other = world.put_elsewhere("b", b"b").await;
+    let changes = vec![
+        ("b".into(), Some(desired(Content::Restored(version), Condition::Any, true))),
+        ("a".into(), Some(desired(copy_of(&other), Condition::Any, true))),
+    ];
+    world.writer.apply(changes, &[]).unwrap();
+    world.settled().await;
+    // `b` is given up, and shows what it held.
+    assert_eq!((world.object("a").unwrap(), world.object("b").unwrap()), (b"b".to_vec(), b"b".to_vec()));
 }

@@ -160,6 +160,13 @@ async fn other_bytes_than_were_sent_are_noticed() {
     assert!(put("ETag: \"opaque\"").await.is_ok());
     assert!(put(&format!("{other}\nx-amz-server-side-encryption-aws-kms-key-id: key")).await.is_ok());
     assert_eq!(put("").await, Err(ErrorKind::NotS3));
+    let part = async |headers: &str| {
+        let store = Server::new(Some(answer(200, headers, ""))).await.store().await;
+        let part = store.upload_part(&Key::from("k"), &UploadId("u".into()), 1, Body::new("x")).await;
+        part.map(|part| part.size).map_err(|error| error.kind)
+    };
+    assert_eq!(part(other).await, Err(ErrorKind::Corrupt), "Complete would only see that its parts are what they are");
+    assert_eq!(part("ETag: \"opaque\"").await, Ok(1));
 }
 
 #[tokio::test]
