@@ -6,10 +6,10 @@ use super::Fs;
 use super::question::{Ask, Question};
 use crate::cache::LocalFile;
 use crate::error::Result;
-use crate::media;
+use crate::media::{self, Header};
 use crate::namespace::{Ino, Inode, Namespace, Node, attributes};
 use crate::store::metadata_bytes;
-use crate::types::{Key, ObjectHeaders};
+use crate::types::{Archive, Key, ObjectHeaders};
 
 /// The stores' limits on the user metadata of an object, all together.
 const S3_METADATA_BYTES: usize = 2048;
@@ -63,6 +63,11 @@ impl Fs {
         };
         let name = key.split().map_or("", |(_, name)| name);
         let guess = media::guess(name, head, node.headers.content_type.as_deref());
+        // A lifecycle rule archived the old bytes. The new ones are wanted.
+        let archived = Archive::of(node.headers.storage_class.as_deref(), None) != Archive::Readable;
+        if archived && !media::is_chosen(&node.headers, Header::StorageClass) {
+            node.headers.storage_class = None;
+        }
         self.fill(&mut node.headers, key, guess);
     }
 

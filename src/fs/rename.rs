@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -263,6 +264,9 @@ impl Fs {
         }
         let was_there = self.may_have_marker(names, inode.ino);
         plan.leave(from.clone(), was_there);
+        if let Some(marker) = self.hadoop_marker(from) {
+            plan.leave(marker, true);
+        }
         Ok(())
     }
 
@@ -357,7 +361,11 @@ impl Fs {
             if gone {
                 continue;
             }
-            if keys::shown_key(&object.key).is_err() {
+            if let Some(marked) = keys::marked_by_hadoop(&object.key) {
+                self.hadoop_markers.store(true, Ordering::Release);
+                let marker = ListedObject { key: marked, ..object.clone() };
+                self.take_in_object(&mut names, ino, key, &marker, begun, watch, &mut there);
+            } else if keys::shown_key(&object.key).is_err() {
                 hidden.push(object);
             } else if object.key == *key {
                 if let Some(node) = names.directory_mut(ino) {

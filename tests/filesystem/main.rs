@@ -8,5 +8,6 @@ mod model;
 mod renames;
 mod rot;
 mod small_cache;
+mod strangers;
 mod world;
 mod xattrs;

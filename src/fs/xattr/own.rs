@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::Fs;
 use crate::error::{Error, Result};
 use crate::namespace::{Ino, Node, ROOT};
-use crate::types::Key;
+use crate::types::{Archive, Key};
 
 /// How long a presigned URL from an attribute works: long enough for a page to be loaded, too short to be kept.
 const URL_VALID: Duration = Duration::from_secs(3600);
@@ -15,7 +15,7 @@ impl Fs {
     pub(super) async fn own_attribute(&self, ino: Ino, name: &str) -> Result<Vec<u8>> {
         match name {
             "status" if ino == ROOT => Ok(self.status.get().ok_or(Error::NoAttribute)?().into_bytes()),
-            "state" => self.state(ino).map(|state| state.as_bytes().to_vec()),
+            "state" => self.state(ino).await.map(|state| state.as_bytes().to_vec()),
             "etag" => {
                 let names = self.names.lock();
                 let version = names.get(ino).and_then(|inode| inode.version()).ok_or(Error::NoAttribute)?;
@@ -26,15 +26,27 @@ impl Fs {
         }
     }
 
-    /// `clean`, `dirty`, `uploading` or `failed`.
-    fn state(&self, ino: Ino) -> Result<&'static str> {
-        let names = self.names.lock();
-        let inode = names.get(ino).ok_or(Error::NotFound)?;
-        if !matches!(inode.node, Node::File(_)) {
-            return Err(Error::NoAttribute);
+    /// `clean`, `dirty`, `uploading` or `failed`; of what is clean also `archived` or `restoring`.
+    async fn state(&self, ino: Ino) -> Result<&'static str> {
+        let (key, may_be_archived) = {
+            let names = self.names.lock();
+            let inode = names.get(ino).ok_or(Error::NotFound)?;
+            if !matches!(inode.node, Node::File(_)) {
+                return Err(Error::NoAttribute);
+            }
+            let Some(key) = names.key(ino) else { return Ok("clean") };
+            (key, Archive::of(inode.headers().storage_class.as_deref(), None) != Archive::Readable)
+        };
+        let state = self.writer.state(&key);
+        if state != "clean" || !may_be_archived {
+            return Ok(state);
         }
-        let Some(key) = names.key(ino) else { return Ok("clean") };
-        Ok(self.writer.state(&key))
+        // A restoration changes neither ETag nor date: only the bucket can tell.
+        Ok(match self.head(&key).await?.map(|info| info.archive) {
+            Some(Archive::Archived) => "archived",
+            Some(Archive::Restoring) => "restoring",
+            _ => state,
+        })
     }
 
     /// Public where the mount knows the public address of its bucket, else presigned for an hour.
