@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::sync::SemaphorePermit;
 use tokio::time::sleep;
 
-use super::flight::{Effect, Job};
+use super::flight::{Effect, Job, Stored};
 use super::{Shared, inline, multipart, source};
 use crate::cache::{LocalFile, Stamp};
 use crate::error::{Error, Result};
 use crate::journal::Content;
 use crate::store::{Body, ErrorKind, StoreError};
-use crate::types::ObjectHeaders;
+use crate::types::{ObjectHeaders, Version};
 
 /// The memory budget is counted in these, so that a semaphore's 32 bits reach far enough.
 const BUDGET_UNIT: u64 = 4 << 10;
@@ -22,7 +22,35 @@ pub async fn staged(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
     let Some(file) = job.file.clone() else {
         return Err(Error::Corrupt("the staged data file is missing from the cache directory".into()));
     };
-    file_as(shared, job, &file).await
+    match file_as(shared, job, &file).await {
+        Err(Error::Stale) => onto_own_attempt(shared, job, &file).await,
+        done => done,
+    }
+}
+
+/// What the file builds on is gone. Where an attempt of ours has replaced it, of which the answer was lost in an outage and
+/// after which the file changed, the file builds on that one: what is absent here is the same in both. Nothing else is
+/// known of that attempt, so that all changes count as unsent.
+async fn onto_own_attempt(shared: &Shared, job: &Job, file: &LocalFile) -> Result<Effect> {
+    let info = match shared.store.head(&job.key).await {
+        Ok(info) => info,
+        Err(error) if source::is_gone(&error) => return Err(Error::Stale),
+        Err(error) => return Err(error.into()),
+    };
+    let absent = file.missing(0..file.size()).last().map_or(0, |span| span.end);
+    if !shared.queue.lock().is_own(&job.key, &info.etag) || info.size < absent {
+        return Err(Error::Stale);
+    }
+    tracing::info!(key = %job.key, "an earlier attempt took effect after all; going on from there");
+    Ok(Effect::Stored(Stored {
+        content: job.desired.content.clone(),
+        version: Version { key: job.key.clone(), etag: info.etag, size: info.size },
+        headers: Some(info.headers),
+        wanted: Some(headers(shared, job, file)),
+        last_modified: info.last_modified,
+        stamp: Some(Stamp { change: 0, ..file.stamp()? }),
+        upload: None,
+    }))
 }
 
 /// Uploads `file` under the job's key; also where it is the clean copy of a version that was to be copied.

@@ -236,6 +236,40 @@ async fn an_answer_lost_after_complete_is_settled_by_a_look() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_that_changes_after_an_upload_nobody_heard_of_builds_on_that() {
+    for (parts, condition) in [(70, Condition::Any), (1, Condition::Any), (70, Condition::IfAbsent)] {
+        let world = World::new();
+        let mut content = bytes(parts * 16 * KIB, 5);
+        let version = world.put_elsewhere("big", &content).await;
+        let condition = if condition == Condition::Any { condition } else { if_match(&version) };
+        let file = world.cache.of_version(&version).unwrap();
+        let _pin = file.pin();
+        world.staged("big", &file, condition.clone(), true);
+        file.write_at(10_000, b"first").unwrap();
+        content[10_000..10_005].copy_from_slice(b"first");
+        // The last request of the upload takes effect; from its answer on, the bucket is away.
+        let last = if parts == 1 { Operation::PutObject } else { Operation::CompleteMultipartUpload };
+        world.faults.add(Rule::on(last).fault(Fault::ReplyLost));
+        world.faults.add(Rule::on(Operation::HeadObject).fault(Fault::Error(ErrorKind::Unreachable)));
+        while world.version("big") == version {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        world.faults.clear();
+        world.faults.add(Rule::any().fault(Fault::Error(ErrorKind::Unreachable)));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.staged("big", &file, condition, true);
+        file.write_at(9_000, b"second").unwrap();
+        content[9_000..9_006].copy_from_slice(b"second");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.faults.clear();
+        world.settled().await;
+        assert!(world.object("big").unwrap() == content, "{parts} parts");
+        assert_eq!((world.keys(), world.writer.backlog().conflicts), (vec!["big".to_owned()], 0), "{parts} parts");
+        assert_eq!(world.unfinished_uploads().await, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_file_too_large_for_any_object_fails_for_good() {
     let world = World::new();
     let file = world.cache.create().unwrap();
