@@ -118,19 +118,23 @@ impl Fs {
     }
 
     /// Learns the headers of those files that get others when `ino` goes from `from` to `to` (without slashes), since a copy
-    /// keeps all headers or replaces all.
+    /// keeps all headers or replaces all; and those of directories' markers, which are made anew.
     pub(super) async fn know_moving(&self, ino: Ino, from: &Key, to: &Key) -> Result<()> {
         let unknown: Vec<Ino> = {
             let names = self.names.lock();
             let is_directory = names.get(ino).is_some_and(Inode::is_directory);
             let (from, to) = if is_directory { (from.as_directory(), to.as_directory()) } else { (from.clone(), to.clone()) };
-            let all = if is_directory { names.below(ino) } else { vec![(from.clone(), ino)] };
-            let is_unknown = |ino: Ino| names.get(ino).is_some_and(|inode| !inode.known && inode.file().is_some());
+            let all = names.below(ino).into_iter().chain([(from.clone(), ino)]);
             let gets_others = |key: &Key| match is_directory {
                 true => key.moved(&from, &to).is_some_and(|moved| self.config.rules.differ(key, &moved)),
                 false => self.config.rules.differ(&from, &to),
             };
-            all.into_iter().filter(|(key, ino)| is_unknown(*ino) && gets_others(key)).map(|(_, ino)| ino).collect()
+            let is_asked = |key: &Key, inode: &Inode| match inode.directory() {
+                Some(directory) => directory.marker == Some(true),
+                None => inode.file().is_some() && gets_others(key),
+            };
+            let is_asked = |key: &Key, ino: Ino| names.get(ino).is_some_and(|inode| !inode.known && is_asked(key, inode));
+            all.filter(|(key, ino)| is_asked(key, *ino)).map(|(_, ino)| ino).collect()
         };
         stream::iter(unknown).map(|ino| self.know_headers(ino)).buffer_unordered(QUESTIONS_AT_ONCE).try_collect().await
     }

@@ -58,6 +58,22 @@ async fn a_directory_marked_the_old_way_moves_with_what_is_in_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn directories_that_nobody_looked_at_keep_their_attributes_when_their_parent_moves() {
+    let bucket = Bucket::new();
+    let attributes = [("mode", "16832"), ("xattr", "%7B%22user.x%22%3A%22MQ==%22%7D")];
+    bucket.put_with("d/sub/", b"", &attributes).await;
+    bucket.put("d/sub/f", b"").await;
+    let mount = bucket.mount();
+    mount.rename("d", "e").await.unwrap();
+    mount.settle().await;
+    for mount in [mount, bucket.mount()] {
+        let attr = mount.stat("e/sub").await.unwrap();
+        assert_eq!(attr.mode, 0o700);
+        assert_eq!(mount.fs.getxattr(attr.ino, OsStr::new("user.x")).await.unwrap(), b"1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn bare_and_empty_objects_are_plain_files() {
     let bucket = Bucket::new();
     bucket.put("empty", b"").await;
