@@ -54,7 +54,8 @@ pub fn begin_attempt(shared: &Shared, job: &Job, etag: &ETag) -> Result<()> {
 /// A write that failed may have left `etag` behind: what is found there later is our own.
 pub fn note_attempt(shared: &Shared, job: &Job, error: &StoreError, etag: &ETag) {
     if backoff::attempt_may_have_worked(error) {
-        shared.queue.lock().remember_own(&job.key, etag.clone());
+        let built_on = job.file.as_ref().and_then(|file| file.base()).map(|base| base.etag);
+        shared.queue.lock().remember_attempt(&job.key, etag.clone(), built_on);
     }
 }
 

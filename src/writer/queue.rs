@@ -80,12 +80,18 @@ pub struct Queue {
     /// Errors of entries that were given up.
     untold: HashMap<Key, Error>,
     /// What this process stored under a key lately, or may have stored: attempts whose answer was lost.
-    recent: LruCache<Key, VecDeque<ETag>>,
+    recent: LruCache<Key, VecDeque<Own>>,
     pub pace: Pace,
     pub outage: Outage,
     /// Callers of `drain`: everything is urgent.
     pub draining: usize,
     pub conflicts: u64,
+}
+
+/// Something of ours that the bucket holds or held, or may hold.
+struct Own {
+    etag: ETag,
+    built_on: Option<ETag>,
 }
 
 impl Queue {
@@ -276,15 +282,25 @@ impl Queue {
 
     /// `etag` is our own: a condition that fails on it is no conflict.
     pub fn remember_own(&mut self, key: &Key, etag: ETag) {
+        self.remember_attempt(key, etag, None);
+    }
+
+    /// The same of an attempt whose answer was lost: changes of the version `built_on`, if it was known.
+    pub fn remember_attempt(&mut self, key: &Key, etag: ETag, built_on: Option<ETag>) {
         let own = self.recent.get_or_insert_mut(key.clone(), VecDeque::new);
         if own.len() == RECENT_OF_KEY {
             own.pop_front();
         }
-        own.push_back(etag);
+        own.push_back(Own { etag, built_on });
     }
 
     pub fn is_own(&mut self, key: &Key, etag: &ETag) -> bool {
-        self.recent.get(key).is_some_and(|own| own.contains(etag))
+        self.recent.get(key).is_some_and(|own| own.iter().any(|own| own.etag == *etag))
+    }
+
+    /// Was `etag` made by us of the version `base`?
+    pub fn is_attempt_on(&mut self, key: &Key, etag: &ETag, base: &ETag) -> bool {
+        self.recent.get(key).is_some_and(|own| own.iter().any(|own| own.etag == *etag && own.built_on.as_ref() == Some(base)))
     }
 
     /// The object is deleted: the same bytes under that name would be another host's.

@@ -28,17 +28,18 @@ pub async fn staged(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
     }
 }
 
-/// What the file builds on is gone. Where an attempt of ours has replaced it, of which the answer was lost in an outage and
-/// after which the file changed, the file builds on that one: what is absent here is the same in both. Nothing else is
-/// known of that attempt, so that all changes count as unsent.
+/// What the file builds on is gone. Where an attempt of ours that built on it too has replaced it, of which the answer was
+/// lost in an outage and after which the file changed, the file builds on that one: what is absent here is the same in both.
+/// Nothing else is known of that attempt, so that all changes count as unsent.
 async fn onto_own_attempt(shared: &Shared, job: &Job, file: &LocalFile) -> Result<Effect> {
     let info = match shared.store.head(&job.key).await {
         Ok(info) => info,
         Err(error) if source::is_gone(&error) => return Err(Error::Stale),
         Err(error) => return Err(error.into()),
     };
+    let Some(base) = file.base() else { return Err(Error::Stale) };
     let absent = file.missing(0..file.size()).last().map_or(0, |span| span.end);
-    if !shared.queue.lock().is_own(&job.key, &info.etag) || info.size < absent {
+    if !shared.queue.lock().is_attempt_on(&job.key, &info.etag, &base.etag) || info.size < absent {
         return Err(Error::Stale);
     }
     tracing::info!(key = %job.key, "an earlier attempt took effect after all; going on from there");
