@@ -44,6 +44,8 @@ pub enum Error {
     Unsupported,
     #[error("no such attribute")]
     NoAttribute,
+    #[error("its extended attributes are more than the store keeps with an object (S3: 2 KiB, R2: 8 KiB, all together)")]
+    TooManyAttributes,
     #[error("bad file handle")]
     BadHandle,
     #[error("no data or hole past that offset")]

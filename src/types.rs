@@ -155,6 +155,28 @@ pub struct ObjectHeaders {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// Whether an object's bytes can be read at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Archive {
+    #[default]
+    Readable,
+    /// In cold storage: it has to be restored first.
+    Archived,
+    /// That is under way.
+    Restoring,
+}
+
+impl Archive {
+    /// `class`: the storage class; `restore`: S3's `x-amz-restore`, there once somebody asked for it.
+    pub fn of(class: Option<&str>, restore: Option<&str>) -> Self {
+        match (class, restore) {
+            (Some("GLACIER" | "DEEP_ARCHIVE"), None) => Self::Archived,
+            (_, Some(restore)) if restore.contains("ongoing-request=\"true\"") => Self::Restoring,
+            _ => Self::Readable,
+        }
+    }
+}
+
 /// What a HEAD or a GET tells of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -163,6 +185,7 @@ pub struct ObjectInfo {
     pub etag: ETag,
     pub last_modified: SystemTime,
     pub headers: ObjectHeaders,
+    pub archive: Archive,
 }
 
 /// One object as a listing shows it.
@@ -214,6 +237,22 @@ mod tests {
     #[test]
     fn a_shown_key_carries_no_terminal_escape() {
         assert_eq!(Key::from("a\x1b[31m\n\u{202e}b").to_string(), "a\\u{1b}[31m\\n\\u{202e}b");
+    }
+
+    #[test]
+    fn what_is_archived_is_told_by_class_and_restore() {
+        let done = "ongoing-request=\"false\", expiry-date=\"Fri, 21 Dec 2012 00:00:00 GMT\"";
+        for (class, restore, expected) in [
+            (None, None, Archive::Readable),
+            (Some("STANDARD_IA"), None, Archive::Readable),
+            (Some("GLACIER_IR"), None, Archive::Readable),
+            (Some("GLACIER"), None, Archive::Archived),
+            (Some("DEEP_ARCHIVE"), None, Archive::Archived),
+            (Some("GLACIER"), Some("ongoing-request=\"true\""), Archive::Restoring),
+            (Some("GLACIER"), Some(done), Archive::Readable),
+        ] {
+            assert_eq!(Archive::of(class, restore), expected, "{class:?} {restore:?}");
+        }
     }
 
     #[test]

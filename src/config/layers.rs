@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+
+use toml::de::DeTable;
 
 use super::options::{OPTIONS, own_name};
-use super::{ConfigError, error};
+use super::{ConfigError, error, rules};
+use crate::media::Rules;
 
 /// Who said something, as a message names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +40,18 @@ impl fmt::Display for Given {
     }
 }
 
-/// One source's options by name.
+/// One source's options by name; of a file also its rules for headers.
 #[derive(Clone, Debug, Default)]
-pub struct Layer(BTreeMap<&'static str, Given>);
+pub struct Layer {
+    options: BTreeMap<&'static str, Given>,
+    rules: Option<Arc<Rules>>,
+}
 
 impl Layer {
     /// `options` are names of the list with their texts; others are the caller's mistake and are left out.
     pub fn new<T: Into<String>>(origin: &Origin, options: impl IntoIterator<Item = (&'static str, T)>) -> Self {
         let given = |(name, text): (&'static str, T)| (name, Given { name, text: text.into(), origin: origin.clone() });
-        Self(options.into_iter().map(given).collect())
+        Self { options: options.into_iter().map(given).collect(), rules: None }
     }
 
     /// `variable` looks an environment variable up. An empty one says nothing.
@@ -58,13 +65,15 @@ impl Layer {
 
     /// A TOML file's text. Unknown names are refused: a misspelt option must not silently do nothing.
     pub fn file(path: &str, text: &str) -> Result<Self, ConfigError> {
-        let table: toml::Table = text.parse().map_err(|problem: toml::de::Error| {
-            let line = problem.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let broken = |problem: toml::de::Error| {
+            let line = line(text, problem.span().map_or(0, |span| span.start));
             error(format!("{path}, line {line}: {}", problem.message().replace('\n', "; ")))
-        })?;
+        };
+        let table: toml::Table = text.parse().map_err(broken)?;
+        let rules = rules::parse(path, text, DeTable::parse(text).map_err(broken)?.get_ref())?;
         let origin = Origin::File(path.to_owned());
         let mut options = Vec::new();
-        for (name, value) in table {
+        for (name, value) in table.into_iter().filter(|(name, _)| !rules::is_table(name)) {
             let known = own_name(&name).ok_or_else(|| error(format!("{path}: there is no option {name:?}{}", nearest(&name))))?;
             let text = match value {
                 toml::Value::String(text) => text,
@@ -74,16 +83,21 @@ impl Layer {
             };
             options.push((known, text));
         }
-        Ok(Self::new(&origin, options))
+        Ok(Self { rules: Some(Arc::new(rules)), ..Self::new(&origin, options) })
     }
 
     pub fn get(&self, name: &str) -> Option<&Given> {
-        self.0.get(name)
+        self.options.get(name)
     }
 
     pub(super) fn set(&mut self, name: &'static str, text: String, origin: Origin) {
-        self.0.insert(name, Given { name, text, origin });
+        self.options.insert(name, Given { name, text, origin });
     }
+}
+
+/// Counted from 1.
+pub(super) fn line(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
 
 /// `; did you mean …?` where a known name is one or two letters away.
@@ -114,6 +128,11 @@ fn distance(a: &str, b: &str) -> usize {
 pub struct Layers(pub Vec<Layer>);
 
 impl Layers {
+    /// Headers by path pattern; none where there is no file.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.0.iter().find_map(|layer| layer.rules.clone()).unwrap_or_default()
+    }
+
     /// What was said of `name`, or its default; None where nobody said anything and there is no default.
     pub fn get(&self, name: &'static str) -> Option<Given> {
         let said = self.0.iter().find_map(|layer| layer.get(name)).cloned();

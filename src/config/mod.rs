@@ -4,6 +4,7 @@
 //! options        the list of all options
 //! layers         flag > -o > environment > file > default
 //! mount_options  -o as in fstab
+//! rules          headers by path pattern
 //! target         bucket URLs and endpoints
 //! values         sizes, times, switches
 //! users          names of users and groups
@@ -15,6 +16,7 @@
 mod layers;
 mod mount_options;
 mod options;
+mod rules;
 mod target;
 mod users;
 mod values;
@@ -125,6 +127,7 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, no_exec: bool, arou
         )?,
         unsafe_symlinks: reader.switch("unsafe-symlinks")?,
         public_url_base: reader.public_url_base()?,
+        rules: words.rules(),
         metrics,
     };
     Ok(Config { settings, log: log_settings(words)?, warnings })

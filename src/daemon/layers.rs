@@ -179,5 +179,7 @@ fn fs_config(settings: &Settings) -> FsConfig {
         unsafe_symlinks: settings.unsafe_symlinks,
         timeout: settings.timeout,
         public_url_base: settings.public_url_base.clone(),
+        r2: settings.r2,
+        rules: Arc::clone(&settings.rules),
     }
 }

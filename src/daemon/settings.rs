@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fs::WriteMode;
+use crate::media::Rules;
 use crate::store::s3::StaticCredentials;
 use crate::writer::OnConflict;
 
@@ -54,6 +56,8 @@ pub struct Settings {
     pub on_conflict: OnConflict,
     pub unsafe_symlinks: bool,
     pub public_url_base: Option<String>,
+    /// Headers by path pattern.
+    pub rules: Arc<Rules>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
 }

@@ -11,6 +11,7 @@ use s3s::{S3Error, S3Request, S3Result, s3_error};
 use super::blob::{self, Content};
 use super::conditions::Conditions;
 use super::multipart::check_part_number;
+use super::objects::check_readable;
 use super::state::{Change, Object, Part};
 use super::storage::{self, Storage};
 use crate::types::ObjectHeaders;
@@ -51,6 +52,7 @@ fn find_source(storage: &Storage, source: &CopySource, conditions: &Conditions) 
     };
     let object = storage.state.lock().object(bucket, &storage.key(key))?;
     conditions.check_source(object.facts())?;
+    check_readable(&object)?;
     Ok(object)
 }
 

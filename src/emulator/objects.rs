@@ -57,6 +57,7 @@ pub async fn get(storage: &Storage, request: S3Request<GetObjectInput>) -> S3Res
     let GetObjectInput { bucket, key, range, part_number, .. } = request.input;
     let object = storage.state.lock().object(&bucket, &storage.key(&key))?;
     conditions.check_read(object.facts())?;
+    check_readable(&object)?;
     let part = Selection::of(&object, range, part_number)?;
     let head = describe(&object, &part);
     let stream = blob::stream(blob::slice(&object.content, part.span));
@@ -88,6 +89,14 @@ pub async fn head(storage: &Storage, request: S3Request<HeadObjectInput>) -> S3R
     conditions.check_read(object.facts())?;
     let part = Selection::of(&object, range, part_number)?;
     Ok(describe(&object, &part))
+}
+
+/// Nothing is ever restored here.
+pub fn check_readable(object: &Object) -> S3Result<()> {
+    match object.headers.storage_class.as_deref() {
+        Some("GLACIER" | "DEEP_ARCHIVE") => Err(s3_error!(InvalidObjectState, "The operation is not valid for the object's storage class")),
+        _ => Ok(()),
+    }
 }
 
 /// Which bytes of an object were asked for.

@@ -77,6 +77,7 @@ impl Fs {
     pub async fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Entry> {
         self.writable()?;
         if let Some(size) = set.size {
+            self.know_headers(ino).await?;
             self.truncate(ino, size).await?;
         }
         // chown(2) to nobody else comes as a change of nothing, which moves the time of the last change too.
@@ -121,7 +122,7 @@ impl Fs {
         let changed = before != (inode.mode, inode.uid, inode.gid, inode.mtime);
         if changed && ino != ROOT {
             inode.known = true;
-            self.store_attributes(&names, ino)?;
+            self.store_attributes(&mut names, ino)?;
         }
         Ok(())
     }
@@ -138,8 +139,12 @@ impl Fs {
     }
 
     /// Wants the inode's present attributes in the bucket.
-    fn store_attributes(&self, names: &Namespace, ino: Ino) -> Result<()> {
+    pub(super) fn store_attributes(&self, names: &mut Namespace, ino: Ino) -> Result<()> {
         let Some(key) = names.key(ino) else { return Ok(()) };
+        // What a question under way will hear is older.
+        if let Some((parent, name)) = names.get(ino).and_then(|inode| inode.place.clone()) {
+            names.touch(parent, &name);
+        }
         let inode = names.get(ino).ok_or(Error::NotFound)?;
         let headers = Some(self.headers_of(inode, &key));
         let desired = match self.writer.pending(&key) {

@@ -80,6 +80,7 @@ impl Fs {
         let id = local.id();
         let ino = names.insert(Node::File(File { local: Some(local), ..File::default() }), clock::now());
         self.own(&mut names, ino, parent, mode, caller);
+        self.fill_new(&mut names, ino, &key);
         let headers = names.get(ino).map(|inode| self.headers_of(inode, &key));
         let was_there = self.writer.pending(&key).is_some();
         // The name was free a moment ago. Who asked for it alone gets it so, or learns that another host was first.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -198,7 +199,11 @@ impl Fs {
         let directories: Vec<String> = directories.map(|(name, _)| name.clone()).collect();
         for name in &directories {
             let marker = key.child(name).as_directory();
-            let removing = || !self.writer.pending_below(&marker).is_empty() || self.writer.pending(&key.child(name)).is_some();
+            let going = |key: &Key| self.writer.pending(key).is_some();
+            let removing = || {
+                let by_hadoop = listing.hadoop_markers.get(name).is_some_and(going);
+                !self.writer.pending_below(&marker).is_empty() || going(&key.child(name)) || by_hadoop
+            };
             let deleting = !self.writer.wants_below(&marker) && removing();
             if !deleting || self.first_below(&marker).await?.is_some() {
                 continue;
@@ -219,6 +224,9 @@ impl Fs {
     fn take_in_listing(&self, ino: Ino, key: &Key, listing: Listing, watch: &Watching<'_>, begun: Instant) -> bool {
         let now = clock::now();
         let mut complete = true;
+        if !listing.hadoop_markers.is_empty() {
+            self.hadoop_markers.store(true, Ordering::Release);
+        }
         let mut seen_names: HashSet<Arc<str>> = HashSet::with_capacity(listing.entries.len());
         let mut names = self.names.lock();
         if names.key(ino).as_ref() != Some(key) {

@@ -83,8 +83,11 @@ impl Events for Fs {
             _ => return,
         }
         inode.checked = Some(Instant::now());
+        // Changed since, they are newer here.
+        let is_newer = self.writer.pending(&version.key).is_some();
         if let Some(headers) = headers
             && clean
+            && !is_newer
         {
             *inode.headers_mut() = headers.clone();
             drop(names);

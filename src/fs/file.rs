@@ -13,8 +13,7 @@ use crate::cache::{LocalFile, WriteRefused};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
-use crate::media;
-use crate::namespace::{Ino, Namespace, Node};
+use crate::namespace::{Ino, Namespace, Node, attributes};
 use crate::store::Condition;
 use crate::types::{Key, Span};
 
@@ -131,6 +130,7 @@ impl Fs {
                     let mut names = self.names.lock();
                     if let Some(inode) = names.get_mut(ino) {
                         inode.changed(clock::now());
+                        attributes::forget_content(inode.headers_mut());
                         let mode = without_set_id(inode.mode);
                         if std::mem::replace(&mut inode.mode, mode) != mode {
                             // The kernel asks for size and times after a change, not for the mode.
@@ -314,31 +314,12 @@ impl Fs {
         let mut names = self.names.lock();
         let Some(key) = names.key(handle.ino) else { return Ok(None) };
         if wrote && handle.file.is_dirty() && self.is_wanted(&key) {
-            self.set_content_type(&mut names, handle.ino, &key, &handle.file);
+            self.fill_changed(&mut names, handle.ino, &key, &handle.file);
             let desired = self.staged(&names, handle.ino, &key, &handle.file)?;
             self.writer.apply(vec![(key.clone(), Some(desired))], &[])?;
         }
         drop(names);
         handle.file.seal()?;
         Ok(Some(key))
-    }
-
-    /// By the name; by the first bytes where the name doesn't tell.
-    fn set_content_type(&self, names: &mut Namespace, ino: Ino, key: &Key, file: &LocalFile) {
-        let mut head = [0; media::SNIFF_BYTES];
-        let by_name = key.split().and_then(|(_, name)| media::by_name(name));
-        let Some(inode) = names.get_mut(ino) else { return };
-        let old = inode.headers().content_type.as_deref();
-        let guess = match by_name {
-            Some(kind) => Some(kind),
-            None if old.is_none_or(|old| old == media::DEFAULT_TYPE) => {
-                let read = file.read_at(0, &mut head).ok().flatten().unwrap_or(0);
-                media::sniff(&head[..read])
-            }
-            None => None,
-        };
-        if let (Some(kind), Node::File(node)) = (guess, &mut inode.node) {
-            node.headers.content_type = Some(kind.into());
-        }
     }
 }

@@ -16,6 +16,7 @@ mod events;
 mod file;
 mod handles;
 mod lookup;
+mod media;
 mod open;
 mod outage;
 mod question;
@@ -34,6 +35,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use types::*;
+pub use xattr::is_settable_metadata;
 
 use crate::cache::Cache;
 use crate::clock;
@@ -71,6 +73,8 @@ pub struct Fs {
     status: OnceLock<StatusSource>,
     /// By directory, as its last listing showed them: keys that no path can show, with the reason.
     hidden: Mutex<BTreeMap<Key, BTreeMap<Key, Reason>>>,
+    /// A listing has shown `dir_$folder$`: directories may be there by that alone.
+    hadoop_markers: AtomicBool,
     outage: outage::Outage,
     closed: AtomicBool,
     me: Weak<Fs>,
@@ -98,6 +102,7 @@ impl Fs {
             invalidate: OnceLock::new(),
             status: OnceLock::new(),
             hidden: Mutex::default(),
+            hadoop_markers: AtomicBool::new(false),
             outage: outage::Outage::default(),
             closed: AtomicBool::new(false),
             me: me.clone(),
@@ -162,6 +167,11 @@ impl Fs {
     /// Names confirmed at or after this are fresh. None: everything ever seen is (this mount alone writes).
     fn fresh_since(&self) -> Option<Instant> {
         if self.config.exclusive { None } else { Some(Instant::now().checked_sub(self.config.ttl).unwrap_or_else(Instant::now)) }
+    }
+
+    /// The object `dir_$folder$` that may mark this directory. None: nothing in this bucket is marked so.
+    fn hadoop_marker(&self, directory: &Key) -> Option<Key> {
+        keys::hadoop_marker(directory).filter(|_| self.hadoop_markers.load(Ordering::Acquire))
     }
 
     fn invalidate_inode(&self, ino: Ino) {

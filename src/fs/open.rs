@@ -50,6 +50,10 @@ impl Fs {
         if self.names.lock().get(ino).is_some_and(|inode| inode.is_directory()) {
             return Err(Error::IsDirectory);
         }
+        // An upload replaces all headers.
+        if access.write || access.truncate {
+            self.know_headers(ino).await?;
+        }
         let opened = self.open_inode(ino, access)?;
         if access.truncate
             && let Err(error) = self.setattr(ino, SetAttr { size: Some(0), ..SetAttr::default() }).await

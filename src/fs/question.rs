@@ -139,9 +139,18 @@ impl Fs {
             }
             match page.next {
                 Some(next) => request.token = Some(next),
-                None => return Ok(None),
+                None => return self.marked_by_hadoop(directory).await,
             }
         }
+    }
+
+    /// Nothing is below the directory; but an object beside it may mark it.
+    async fn marked_by_hadoop(&self, directory: &Key) -> Result<Option<Below>> {
+        let Some(marker) = self.hadoop_marker(directory) else { return Ok(None) };
+        if self.writer.pending(&marker).is_some_and(|desired| desired.content == Content::Absent) {
+            return Ok(None);
+        }
+        Ok(self.head(&marker).await?.map(|_| Below { marker: None }))
     }
 
     fn take_in(&self, parent: Ino, name: &Arc<str>, key: &Key, found: Found, asked: Instant, watch: WatchId) {

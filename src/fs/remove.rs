@@ -61,7 +61,9 @@ impl Fs {
         }
         self.require_empty(&names, ino)?;
         let marker = names.key(ino).ok_or(Error::NotFound)?;
+        let by_hadoop = self.hadoop_marker(&marker).map(|key| (key, Some(absent(true))));
         let mut changes = vec![(marker, Some(absent(self.may_have_marker(&names, ino))))];
+        changes.extend(by_hadoop);
         changes.extend(self.keep_directory(&names, parent, &name));
         self.writer.apply(changes, &[])?;
         self.free_name(&mut names, parent, &name);

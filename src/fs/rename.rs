@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -18,7 +19,6 @@ use crate::cache::LocalFile;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
-use crate::media;
 use crate::namespace::{Ino, Inode, Namespace, Node, Seen, keys};
 use crate::store::{Condition, ListRequest};
 use crate::types::{Key, ListedObject, Version};
@@ -73,9 +73,11 @@ impl Fs {
             if let Some(target) = target {
                 hidden.extend(self.prepare(target, flags.exchange).await?);
             }
-            // An upload can't change its key: what holds parts that aren't here has to be complete before.
-            let _whole = self.hold_whole(from, target.filter(|_| flags.exchange)).await;
+            let exchanged = target.filter(|_| flags.exchange);
             let old = Place { parent, name: Arc::clone(&name), ino: Some(from) };
+            self.know_exchanged(&old, to, &to_name, exchanged).await?;
+            // An upload can't change its key: what holds parts that aren't here has to be complete before.
+            let _whole = self.hold_whole(from, exchanged).await;
             let new = Place { parent: to, name: Arc::clone(&to_name), ino: target };
             if self.rename_now(&old, &new, flags, &hidden)? {
                 return Ok(());
@@ -110,6 +112,21 @@ impl Fs {
         Ok(Vec::new())
     }
 
+    /// Learns the headers of what gets others under its new path.
+    async fn know_exchanged(&self, old: &Place, to: Ino, to_name: &str, exchanged: Option<Ino>) -> Result<()> {
+        let keys = {
+            let names = self.names.lock();
+            (self.directory_key(&names, old.parent)?.child(&old.name), self.directory_key(&names, to)?.child(to_name))
+        };
+        if let Some(from) = old.ino {
+            self.know_moving(from, &keys.0, &keys.1).await?;
+        }
+        match exchanged {
+            Some(target) => self.know_moving(target, &keys.1, &keys.0).await,
+            None => Ok(()),
+        }
+    }
+
     /// False: another change came between the look-ups and now.
     fn rename_now(&self, old: &Place, new: &Place, flags: RenameFlags, hidden: &[ListedObject]) -> Result<bool> {
         let mut names = self.names.lock();
@@ -118,6 +135,8 @@ impl Fs {
         }
         let Some(from) = old.ino else { return Err(Error::NotFound) };
         self.check_rename(&names, from, new, flags)?;
+        let old_key = self.directory_key(&names, old.parent)?.child(&old.name);
+        let new_key = self.directory_key(&names, new.parent)?.child(&new.name);
         for ino in moving(&names, from, new.ino.filter(|_| flags.exchange)) {
             names.get_mut(ino).into_iter().for_each(|inode| inode.take_held(clock::now()));
         }
@@ -127,7 +146,7 @@ impl Fs {
             self.keep_for_handles(&names, victim);
         }
         self.writer.apply(changes, &also)?;
-        self.move_in_memory(&mut names, from, old, new, flags);
+        self.move_in_memory(&mut names, from, old, new, (&old_key, &new_key), flags);
         Ok(true)
     }
 
@@ -245,23 +264,15 @@ impl Fs {
         }
         let was_there = self.may_have_marker(names, inode.ino);
         plan.leave(from.clone(), was_there);
+        if let Some(marker) = self.hadoop_marker(from) {
+            plan.leave(marker, true);
+        }
         Ok(())
     }
 
     fn plan_object(&self, inode: &Inode, from: &Key, to: &Key, condition: &Condition, plan: &mut Plan) -> Result<()> {
         self.check_key(to)?;
-        let type_changes = retyped(from, to);
-        let headers = |old: Option<crate::types::ObjectHeaders>| {
-            let kind = type_changes.filter(|_| inode.known && inode.file().is_some());
-            match (kind, old) {
-                (None, old) => old,
-                (Some(kind), old) => {
-                    let mut headers = old.unwrap_or_else(|| self.headers_of(inode, to));
-                    headers.content_type = Some(kind.into());
-                    Some(headers)
-                }
-            }
-        };
+        let headers = |old| self.moved_headers(inode, old, from, to);
         let pending = self.writer.pending(from).filter(|desired| desired.content != Content::Absent);
         let held = inode.held();
         // Where nothing waits, what is shown under the name is in the bucket, whatever it is known by.
@@ -285,7 +296,7 @@ impl Fs {
         Ok(())
     }
 
-    fn move_in_memory(&self, names: &mut Namespace, from: Ino, old: &Place, new: &Place, flags: RenameFlags) {
+    fn move_in_memory(&self, names: &mut Namespace, from: Ino, old: &Place, new: &Place, keys: (&Key, &Key), flags: RenameFlags) {
         names.touch(old.parent, &old.name);
         names.touch(new.parent, &new.name);
         names.unlink(old.parent, &old.name);
@@ -304,10 +315,10 @@ impl Fs {
             None => drop(names.set_missing(old.parent, &old.name, now)),
         }
         settle(names, from, now);
-        if let (Some(kind), Some(Node::File(node))) =
-            (media::by_name(&new.name).filter(|_| !flags.exchange), names.get_mut(from).map(|inode| &mut inode.node))
-        {
-            node.headers.content_type = Some(kind.into());
+        let (old_key, new_key) = keys;
+        self.move_headers(names, from, &as_is(names, from, old_key), &as_is(names, from, new_key));
+        if let Some(target) = target.filter(|_| flags.exchange) {
+            self.move_headers(names, target, &as_is(names, target, new_key), &as_is(names, target, old_key));
         }
         self.directory_changed(names, old.parent);
         self.directory_changed(names, new.parent);
@@ -350,7 +361,11 @@ impl Fs {
             if gone {
                 continue;
             }
-            if keys::shown_key(&object.key).is_err() {
+            if let Some(marked) = keys::marked_by_hadoop(&object.key) {
+                self.hadoop_markers.store(true, Ordering::Release);
+                let marker = ListedObject { key: marked, ..object.clone() };
+                self.take_in_object(&mut names, ino, key, &marker, begun, watch, &mut there);
+            } else if keys::shown_key(&object.key).is_err() {
                 hidden.push(object);
             } else if object.key == *key {
                 if let Some(node) = names.directory_mut(ino) {
@@ -457,10 +472,9 @@ fn moving(names: &Namespace, from: Ino, exchanged: Option<Ino>) -> Vec<Ino> {
     std::iter::once(from).chain(exchanged).flat_map(with_below).collect()
 }
 
-/// The type that the new name asks for, where it asks for another one than the old name did.
-fn retyped(from: &Key, to: &Key) -> Option<&'static str> {
-    let kind = |key: &Key| key.split().and_then(|(_, name)| media::by_name(name));
-    kind(to).filter(|new| kind(from) != Some(new))
+/// A key as that of `ino`: a directory's ends in a slash.
+fn as_is(names: &Namespace, ino: Ino, key: &Key) -> Key {
+    if names.get(ino).is_some_and(Inode::is_directory) { key.as_directory() } else { key.clone() }
 }
 
 /// Under its new name the inode is as fresh as a rename is.

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::media::Rules;
 /// An inode number; the root is 1; never reused while mounted.
 pub use crate::namespace::Ino;
 
@@ -158,6 +159,10 @@ pub struct FsConfig {
     pub timeout: Duration,
     /// For `user.mediafs.url`.
     pub public_url_base: Option<String>,
+    /// Cloudflare R2: more metadata and fewer storage classes than S3.
+    pub r2: bool,
+    /// Headers by path pattern.
+    pub rules: Arc<Rules>,
 }
 
 /// The JSON that `user.mediafs.status` on the root carries; the daemon installs it.

@@ -48,7 +48,7 @@ pub(super) fn of(error: &Error) -> Errno {
         Error::Denied => Errno::EACCES,
         Error::Stale => Errno::ESTALE,
         Error::TooLarge => Errno::EFBIG,
-        Error::NoSpace => Errno::ENOSPC,
+        Error::NoSpace | Error::TooManyAttributes => Errno::ENOSPC,
         Error::ReadOnly => Errno::EROFS,
         Error::Unsupported => Errno::EOPNOTSUPP,
         Error::NoAttribute => Errno::ENODATA,
@@ -68,7 +68,8 @@ fn of_store(kind: ErrorKind) -> Errno {
         ErrorKind::NotFound => Errno::ENOENT,
         // Another writer replaced the version that the operation was about.
         ErrorKind::PreconditionFailed => Errno::ESTALE,
-        ErrorKind::Denied | ErrorKind::Credentials => Errno::EACCES,
+        // S3 answers 403 for an archived object too: it is there and whole, and can't be had now.
+        ErrorKind::Denied | ErrorKind::Credentials | ErrorKind::Archived => Errno::EACCES,
         ErrorKind::TooLarge => Errno::EFBIG,
         ErrorKind::InvalidName => Errno::EINVAL,
         ErrorKind::Unsupported => Errno::EOPNOTSUPP,
@@ -83,7 +84,6 @@ fn of_store(kind: ErrorKind) -> Errno {
         | ErrorKind::Corrupt
         | ErrorKind::WrongRegion
         | ErrorKind::ClockSkew
-        | ErrorKind::Archived
         | ErrorKind::NotS3
         | ErrorKind::Other => Errno::EIO,
     }
@@ -128,6 +128,8 @@ mod tests {
             (Error::NotPermitted, libc::EPERM),
             (Error::ReadOnly, libc::EROFS),
             (Error::NoAttribute, libc::ENODATA),
+            (Error::TooManyAttributes, libc::ENOSPC),
+            (store(ErrorKind::Archived), libc::EACCES),
             (Error::Timeout, libc::EIO),
             (Error::from(io::Error::from_raw_os_error(libc::ENOSPC)), libc::ENOSPC),
             (Error::from(io::Error::from_raw_os_error(libc::EDQUOT)), libc::ENOSPC),

@@ -6,15 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 use fuser::{Errno, ReplyXattr};
 
 /// Attributes that no file here ever has, answered without asking: the kernel wants `security.capability` before each
-/// write, and `ls` the ACLs of each file.
+/// write, and `ls` the ACLs of each file. EOPNOTSUPP is how a disk without ACLs answers.
 pub(super) fn never_there(name: &OsStr) -> Option<Errno> {
     let name = name.as_bytes();
-    if name.starts_with(b"security.") {
-        Some(Errno::ENODATA)
-    } else if name.starts_with(b"system.") {
-        Some(Errno::EOPNOTSUPP)
-    } else {
+    if name.starts_with(b"user.") {
         None
+    } else if name.starts_with(b"security.") || name.starts_with(b"trusted.") {
+        Some(Errno::ENODATA)
+    } else {
+        Some(Errno::EOPNOTSUPP)
     }
 }
 
@@ -77,6 +77,8 @@ mod tests {
     fn only_our_own_names_are_asked_for() {
         assert_eq!(never_there(OsStr::new("security.capability")).map(Errno::code), Some(libc::ENODATA));
         assert_eq!(never_there(OsStr::new("system.posix_acl_access")).map(Errno::code), Some(libc::EOPNOTSUPP));
+        assert_eq!(never_there(OsStr::new("trusted.overlay")).map(Errno::code), Some(libc::ENODATA));
+        assert_eq!(never_there(OsStr::new("nonsense")).map(Errno::code), Some(libc::EOPNOTSUPP));
         assert_eq!(never_there(OsStr::new("user.mediafs.etag")).map(Errno::code), None);
     }
 }

@@ -155,6 +155,15 @@ pub fn encode(posix: &Posix, defaults: &Defaults) -> BTreeMap<String, String> {
     metadata
 }
 
+/// Metadata that carries an attribute of the file: ours, and the times that s3fs and rclone keep beside it.
+pub fn is_metadata(name: &str) -> bool {
+    matches!(name, MODE | UID | GID | MTIME | SYMLINK | "atime" | "ctime" | "btime")
+}
+
+/// Room that a file's own attributes may take of what the store allows for metadata: four names with their prefix and the
+/// longest of their values.
+pub const ROOM_BYTES: usize = (11 + 4 + 6) + 2 * (11 + 3 + 10) + (11 + 5 + 23);
+
 /// Makes `headers` say `posix`, and nothing older of ours; all other metadata and headers stay.
 pub fn update(headers: &mut ObjectHeaders, posix: &Posix, defaults: &Defaults) {
     for name in [MODE, UID, GID, MTIME, SYMLINK] {

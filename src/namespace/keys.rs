@@ -24,6 +24,18 @@ pub const KEY_LIMIT_BYTES: usize = 1024;
 /// What Hadoop's older S3 connectors append to a directory's name to mark it.
 const HADOOP_SUFFIX: &str = "_$folder$";
 
+/// The older mark of a directory (`a/b/`): the object `a/b_$folder$` beside it. None for the root, which needs none.
+pub fn hadoop_marker(directory: &Key) -> Option<Key> {
+    (!directory.is_root()).then(|| Key::new(format!("{}{HADOOP_SUFFIX}", directory.without_slash().as_str())))
+}
+
+/// The directory that such an object marks.
+pub fn marked_by_hadoop(key: &Key) -> Option<Key> {
+    let (parent, name) = key.split().filter(|_| !key.is_marker())?;
+    let marked = name.strip_suffix(HADOOP_SUFFIX).filter(|name| shown_component(name).is_ok())?;
+    Some(parent.child(marked).as_directory())
+}
+
 /// Why a key is not shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {

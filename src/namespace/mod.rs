@@ -16,6 +16,7 @@ mod remote;
 mod times;
 mod tree;
 mod watch;
+pub mod xattrs;
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ mod error;
 pub mod fault;
 pub mod limit;
 pub mod memory;
+mod metadata;
 mod operation;
 pub mod prefix;
 mod probe;
@@ -27,6 +28,7 @@ use futures::stream::BoxStream;
 pub use advice::advice;
 pub use checksum::{md5, multipart_count, multipart_etag, plain_etag, plain_md5};
 pub use error::{ErrorKind, StoreError};
+pub use metadata::metadata_bytes;
 pub use operation::Operation;
 pub use probe::check_bucket;
 

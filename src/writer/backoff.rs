@@ -105,6 +105,7 @@ pub fn copy(error: &Error) -> Error {
         Error::ReadOnly => Error::ReadOnly,
         Error::Unsupported => Error::Unsupported,
         Error::NoAttribute => Error::NoAttribute,
+        Error::TooManyAttributes => Error::TooManyAttributes,
         Error::BadHandle => Error::BadHandle,
         Error::NoSuchOffset => Error::NoSuchOffset,
         Error::Timeout => Error::Timeout,

@@ -10,4 +10,6 @@ mod posix;
 mod renames;
 mod rot;
 mod small_cache;
+mod strangers;
 mod world;
+mod xattrs;

@@ -10,6 +10,7 @@ use mediafs::cache::{Cache, Limits};
 use mediafs::error::{Error, Result};
 use mediafs::fs::{Attr, Caller, Fs, FsConfig, Ino, Invalidate, Lookup, RenameFlags, SetAttr, WriteMode};
 use mediafs::journal::{Content, Journal};
+use mediafs::media::Rules;
 use mediafs::reader::{Reader, ReaderConfig};
 use mediafs::store::fault::{FaultStore, Faults};
 use mediafs::store::memory::MemoryStore;
@@ -101,6 +102,7 @@ pub struct Options {
     pub cache_bytes: u64,
     pub folds_names: bool,
     pub timeout: Duration,
+    pub rules: Arc<Rules>,
     pub meanwhile: Option<Meanwhile>,
 }
 
@@ -114,6 +116,7 @@ impl Default for Options {
             cache_bytes: 1 << 30,
             folds_names: false,
             timeout: Duration::from_secs(60),
+            rules: Arc::default(),
             meanwhile: None,
         }
     }
@@ -160,6 +163,8 @@ impl Bucket {
             unsafe_symlinks: false,
             timeout: options.timeout,
             public_url_base: None,
+            r2: options.folds_names,
+            rules: Arc::clone(&options.rules),
         };
         let fs = Fs::new(store, journal, cache, reader, Arc::clone(&writer), config).unwrap();
         if let Some(meanwhile) = options.meanwhile {

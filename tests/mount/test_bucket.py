@@ -3,7 +3,7 @@
 import os
 import stat
 
-from harness.suite import Case, SharedCase
+from harness.suite import Case, Run, SharedCase
 from posix_calls import pattern, write
 
 
@@ -77,6 +77,21 @@ class Objects(SharedCase):
         facts = os.stat(self.dir / "by/another/client.txt")
         self.assertEqual((stat.S_IMODE(facts.st_mode), facts.st_size), (0o644, 5))
         self.assertEqual(os.listdir(self.dir / "by"), ["another"])
+
+    def test_an_archived_object_says_so(self):
+        if Run.store.name != "emulator":
+            self.skipTest("the store has no archive")
+        self.mount.put(f"{self.name}/cold", b"bytes", StorageClass="GLACIER")
+        file = self.dir / "cold"
+        self.assertEqual(file.stat().st_size, 5)
+        with self.assertRaisesRegex(OSError, "Permission denied"):
+            file.read_bytes()
+        self.assertIn("restore it first", self.mount.shown_log(200))
+        self.assertEqual(os.getxattr(file, "user.mediafs.state"), b"archived")
+        self.assertEqual(os.getxattr(file, "user.s3.storage-class"), b"GLACIER")
+        write(file, b"warm")
+        self.mount.settle()
+        self.assertEqual((self.mount.object(f"{self.name}/cold"), os.getxattr(file, "user.mediafs.state")), (b"warm", b"clean"))
 
     def test_a_change_in_the_middle_keeps_the_rest(self):
         data = bytearray(pattern(2, 1_000_000))
@@ -172,3 +187,20 @@ class Remount(Case):
         facts = os.stat(mount.path / "dir/f")
         self.assertEqual((facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)), (1234, 2345, 0o640))
         self.assertEqual(stat.S_IMODE(os.stat(mount.path / "dir").st_mode), 0o750)
+
+    def test_every_mark_of_a_directory_is_a_directory(self):
+        mount = self.new_mount(start=False)
+        for key in ("implicit/f", "bare/", "old_$folder$"):
+            mount.put(key, b"")
+        mount.put("typed/", b"", ContentType="application/x-directory; charset=UTF-8")
+        mount.start()
+        names = ["bare", "implicit", "old", "typed"]
+        self.assertEqual(sorted(os.listdir(mount.path)), names)
+        for name in names:
+            self.assertTrue((mount.path / name).is_dir(), name)
+        os.unlink(mount.path / "implicit/f")
+        os.rename(mount.path / "old", mount.path / "renamed")
+        for name in ("bare", "implicit", "renamed", "typed"):
+            os.rmdir(mount.path / name)
+        mount.settle()
+        self.assertEqual((os.listdir(mount.path), mount.keys()), ([], []))

@@ -100,6 +100,8 @@ fn fs_config(settings: Settings) -> FsConfig {
         unsafe_symlinks: false,
         timeout: TIMEOUT,
         public_url_base: None,
+        r2: false,
+        rules: std::sync::Arc::default(),
     }
 }
 

@@ -85,6 +85,11 @@ fn a_page_becomes_entries() {
     assert_eq!(names(&listing), [("a.jpg", false), ("b", true), ("sub", true)]);
     assert_eq!(listing.marker, Some(object("d/", 1)));
     assert_eq!(listing.hadoop_markers.get("b"), Some(&Key::from("d/b_$folder$")));
+    assert_eq!(hadoop_marker(&Key::from("d/b/")), Some(Key::from("d/b_$folder$")));
+    assert_eq!(marked_by_hadoop(&Key::from("d/b_$folder$")), Some(Key::from("d/b/")));
+    for other in ["_$folder$", "d/_$folder$", "d/b", "d/b_$folder$/", "d/.._$folder$"] {
+        assert_eq!(marked_by_hadoop(&Key::from(other)), None, "{other}");
+    }
     assert!(listing.hidden.is_empty());
 }
 

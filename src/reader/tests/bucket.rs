@@ -129,7 +129,13 @@ impl ObjectStore for Bucket {
             let _ = &under_way;
             chunk
         });
-        let info = ObjectInfo { size, etag, last_modified: SystemTime::UNIX_EPOCH, headers: ObjectHeaders::default() };
+        let info = ObjectInfo {
+            size,
+            etag,
+            last_modified: SystemTime::UNIX_EPOCH,
+            headers: ObjectHeaders::default(),
+            archive: Default::default(),
+        };
         Ok(ObjectBody { info, span, md5: None, stream: stream.boxed() })
     }
 

@@ -22,7 +22,7 @@ use super::{
     StoreError, UploadId,
 };
 use crate::clock;
-use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
+use crate::types::{Archive, ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 /// S3's smallest part that isn't the last.
 const MIN_PART_BYTES: u64 = 5 << 20;
@@ -60,6 +60,7 @@ impl Object {
             etag: self.etag.clone(),
             last_modified: self.last_modified,
             headers: self.headers.clone(),
+            archive: Archive::of(self.headers.storage_class.as_deref(), None),
         }
     }
 

@@ -7,10 +7,20 @@ use futures::stream;
 
 use super::{Object, State, fail, normal_headers};
 use crate::store::{Body, Condition, ErrorKind, ObjectBody, Operation, Receipt, Result, plain_etag};
-use crate::types::{ETag, Key, ObjectHeaders, Span, Version};
+use crate::types::{Archive, ETag, Key, ObjectHeaders, Span, Version};
 
 /// A body arrives in pieces of this size, so that readers see more than one.
 const CHUNK_BYTES: usize = 64 << 10;
+
+impl Object {
+    /// Nothing is ever restored here.
+    fn check_readable(&self, operation: Operation, key: &Key) -> Result<()> {
+        match self.info().archive {
+            Archive::Readable => Ok(()),
+            _ => fail(ErrorKind::Archived, operation, key, "InvalidObjectState: it is archived: restore it first"),
+        }
+    }
+}
 
 impl State {
     /// The object, or NotFound; with a version asked for, PreconditionFailed in both cases.
@@ -36,6 +46,7 @@ impl State {
 
     pub(super) fn get(&self, key: &Key, span: Option<Span>, if_match: Option<&ETag>) -> Result<ObjectBody> {
         let object = self.find(Operation::GetObject, key, if_match)?;
+        object.check_readable(Operation::GetObject, key)?;
         let size = object.bytes.len() as u64;
         let span = match span {
             None => 0..size,
@@ -70,6 +81,7 @@ impl State {
             return fail(ErrorKind::Other, Operation::CopyObject, to, "InvalidRequest: a copy onto itself must change something");
         }
         let mut object = self.find(Operation::CopyObject, &from.key, Some(&from.etag))?.clone();
+        object.check_readable(Operation::CopyObject, &from.key)?;
         if let Some(headers) = headers {
             object.headers = normal_headers(headers);
         }

@@ -228,6 +228,7 @@ impl Answer {
             (ErrorKind::NotS3, _, Some(location)) => format!("{endpoint} sends us away to {location}"),
             (ErrorKind::ClockSkew, ..) => clock::told(self.skew_seconds, &said),
             (ErrorKind::NotS3, ..) => stranger(),
+            (ErrorKind::Archived, ..) => format!("{said}: it is archived, so restore it first (aws s3api restore-object)"),
             (ErrorKind::Truncated, ..) if self.cut => format!("the answer of {endpoint} broke off"),
             _ => said,
         })

@@ -15,7 +15,7 @@ macro_rules! with_headers {
             .set_content_encoding(headers.content_encoding.clone())
             .set_content_language(headers.content_language.clone())
             .set_storage_class(headers.storage_class.as_deref().map(Into::into))
-            .set_metadata(Some(crate::store::s3::names::encode_metadata(&headers.metadata)))
+            .set_metadata(Some(crate::store::metadata::encode_metadata(&headers.metadata)))
     }};
 }
 
@@ -29,7 +29,7 @@ macro_rules! headers_of {
             content_encoding: $output.content_encoding().map(str::to_owned),
             content_language: $output.content_language().map(str::to_owned),
             storage_class: $output.storage_class().map(|class| class.as_str()).filter(|class| *class != "STANDARD").map(str::to_owned),
-            metadata: crate::store::s3::names::decode_metadata($output.metadata()),
+            metadata: crate::store::metadata::decode_metadata($output.metadata()),
         }
     };
 }

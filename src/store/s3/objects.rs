@@ -17,7 +17,7 @@ use super::headers::{has_opaque_etag, headers_of, last_modified, with_headers};
 use super::{S3Store, names};
 use crate::clock;
 use crate::store::{Body, Condition, ErrorKind, ObjectBody, Operation, Receipt, Result, StoreError, plain_md5};
-use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
+use crate::types::{Archive, ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 /// Keys that can't be deleted in bulk go one by one, this many at once.
 const PARALLEL_DELETES: usize = 8;
@@ -34,6 +34,7 @@ impl S3Store {
             size: output.content_length().and_then(|size| u64::try_from(size).ok()).ok_or_else(|| no(operation, key, "size"))?,
             etag: output.e_tag().map(ETag::new).ok_or_else(|| no(operation, key, "ETag"))?,
             last_modified: last_modified(output.last_modified()),
+            archive: Archive::of(output.storage_class().map(|class| class.as_str()), output.restore()),
             headers: headers_of!(output),
         })
     }
@@ -59,6 +60,7 @@ impl S3Store {
             etag: output.e_tag().map(ETag::new).ok_or_else(|| no(operation, key, "ETag"))?,
             last_modified: last_modified(output.last_modified()),
             headers: headers_of!(output),
+            archive: Archive::Readable,
         };
         let md5 = plain_md5(&info.etag).filter(|_| !has_opaque_etag!(output));
         let stream = body_stream(output.body, key.clone(), sent.end - sent.start, connection);

@@ -1,7 +1,7 @@
-//! What kind of media a name or its first bytes stand for: the Content-Type that an object is stored with.
+//! What kind of media a name or its first bytes stand for.
 //!
-//! Pure. The table of `mime_guess` knows a thousand extensions; those that browsers and CDNs care about, and that it
-//! has wrong, old or not at all, are corrected here. A type is always sent: R2 guesses one from the body otherwise.
+//! The table of `mime_guess` knows a thousand extensions; those that browsers and CDNs care about, and that it has wrong,
+//! old or not at all, are corrected here.
 
 use crate::types::Key;
 
@@ -117,6 +117,25 @@ pub fn by_name(name: &str) -> Option<&'static str> {
     }
 }
 
+/// The type of a file of this name with these first bytes, where `old`, which it had so far, doesn't do any more. None:
+/// `old` stays, which may say more than a guess (`text/html; charset=utf-8`) or come from who knows better.
+pub fn guess(name: &str, head: impl FnOnce() -> Vec<u8>, old: Option<&str>) -> Option<&'static str> {
+    let essence = old.map(|old| old.split(';').next().unwrap_or_default().trim());
+    if let Some(kind) = by_name(name) {
+        return Some(kind).filter(|kind| essence != Some(kind));
+    }
+    match sniff(&head()) {
+        Some(kind) => Some(kind),
+        None if essence.is_some_and(is_sniffed) => Some(DEFAULT_TYPE),
+        None => None,
+    }
+}
+
+/// A type that may have been found by [`sniff`].
+fn is_sniffed(kind: &str) -> bool {
+    MAGIC.iter().map(|(_, _, kind)| *kind).chain(["video/webm", "video/x-matroska"]).any(|known| known == kind)
+}
+
 /// By the first bytes of a file ([`SNIFF_BYTES`] are enough). Only formats whose beginning is unmistakable, and never
 /// one that a browser would run as a page or a script: bytes that a stranger uploaded must not become one by guessing.
 pub fn sniff(head: &[u8]) -> Option<&'static str> {
@@ -197,6 +216,22 @@ mod tests {
         assert_eq!(content_type(&Key::from("upload"), jpeg), "image/jpeg");
         assert_eq!(content_type(&Key::from("upload.unknown-ext"), jpeg), "image/jpeg");
         assert_eq!(content_type(&Key::from("a.png"), jpeg), "image/png");
+    }
+
+    #[test]
+    fn a_guess_is_made_anew_and_keeps_what_says_more() {
+        let png = b"\x89PNG\r\n\x1a\n";
+        for (name, head, old, expected) in [
+            ("a.html", &b""[..], None, Some("text/html")),
+            ("a.html", b"", Some("text/html; charset=utf-8"), None),
+            ("a.png", b"", Some("image/jpeg"), Some("image/png")),
+            ("upload", png, None, Some("image/png")),
+            ("upload", png, Some("image/jpeg"), Some("image/png")),
+            ("upload", b"text", Some("image/jpeg"), Some(DEFAULT_TYPE)),
+            ("upload", b"text", Some("text/html"), None),
+        ] {
+            assert_eq!(guess(name, || head.to_vec(), old), expected, "{name} {old:?}");
+        }
     }
 
     #[test]

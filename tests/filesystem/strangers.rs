@@ -1,0 +1,112 @@
+//! What other programs leave in a bucket: marks of directories, bare objects, archived ones.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use mediafs::error::Error;
+use mediafs::fs::Kind;
+use mediafs::store::{Body, Condition, ErrorKind, ObjectStore};
+use mediafs::types::ObjectHeaders;
+
+use crate::world::Bucket;
+
+#[tokio::test(start_paused = true)]
+async fn every_mark_of_a_directory_is_one() {
+    let bucket = Bucket::new();
+    for key in ["implicit/f", "bare/", "old_$folder$", "both/", "both_$folder$"] {
+        bucket.put(key, b"").await;
+    }
+    bucket.put("with-bytes/", b"not empty").await;
+    let headers = ObjectHeaders { content_type: Some("application/x-directory; charset=UTF-8".into()), ..Default::default() };
+    let _receipt = bucket.memory.put(&"typed/".into(), Body::new(Vec::new()), &headers, &Condition::Any).await.unwrap();
+    let mount = bucket.mount();
+    let names = ["bare", "both", "implicit", "old", "typed", "with-bytes"];
+    assert_eq!(mount.names("").await.unwrap(), names);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    for name in names {
+        assert_eq!(mount.stat(name).await.unwrap().kind, Kind::Directory, "{name}");
+        mount.save(&format!("{name}/new"), b"x").await.unwrap();
+        mount.unlink(&format!("{name}/new")).await.unwrap();
+    }
+    mount.settle().await;
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(mount.names("").await.unwrap(), names, "none vanished with its last child");
+    mount.unlink("implicit/f").await.unwrap();
+    for name in names {
+        mount.rmdir(name).await.unwrap();
+        assert!(!mount.exists(name).await, "{name}");
+    }
+    assert!(mount.names("").await.unwrap().is_empty());
+    mount.settle().await;
+    assert!(bucket.keys().is_empty(), "{:?}", bucket.keys());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_marked_the_old_way_moves_with_what_is_in_it() {
+    let bucket = Bucket::new();
+    for key in ["old_$folder$", "old/sub_$folder$", "old/f"] {
+        bucket.put(key, b"").await;
+    }
+    let mount = bucket.mount();
+    assert_eq!(mount.names("").await.unwrap(), ["old"]);
+    mount.rename("old", "new").await.unwrap();
+    mount.settle().await;
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(mount.names("").await.unwrap(), ["new"]);
+    assert_eq!(mount.names("new").await.unwrap(), ["f", "sub"]);
+    assert!(!bucket.keys().iter().any(|key| key.starts_with("old")), "{:?}", bucket.keys());
+}
+
+#[tokio::test(start_paused = true)]
+async fn directories_that_nobody_looked_at_keep_their_attributes_when_their_parent_moves() {
+    let bucket = Bucket::new();
+    let attributes = [("mode", "16832"), ("xattr", "%7B%22user.x%22%3A%22MQ==%22%7D")];
+    bucket.put_with("d/sub/", b"", &attributes).await;
+    bucket.put("d/sub/f", b"").await;
+    let mount = bucket.mount();
+    mount.rename("d", "e").await.unwrap();
+    mount.settle().await;
+    for mount in [mount, bucket.mount()] {
+        let attr = mount.stat("e/sub").await.unwrap();
+        assert_eq!(attr.mode, 0o700);
+        assert_eq!(mount.fs.getxattr(attr.ino, OsStr::new("user.x")).await.unwrap(), b"1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bare_and_empty_objects_are_plain_files() {
+    let bucket = Bucket::new();
+    bucket.put("empty", b"").await;
+    bucket.put("bare", b"bytes").await;
+    let mount = bucket.mount();
+    assert_eq!((mount.read("empty").await.unwrap(), mount.read("bare").await.unwrap()), (b"".to_vec(), b"bytes".to_vec()));
+    let attr = mount.stat("bare").await.unwrap();
+    assert_eq!((attr.kind, attr.mode, attr.size), (Kind::File, 0o644, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_archived_object_is_shown_and_says_what_it_is() {
+    let bucket = Bucket::new();
+    for class in ["GLACIER", "DEEP_ARCHIVE"] {
+        let headers = ObjectHeaders { storage_class: Some(class.into()), ..Default::default() };
+        let _receipt = bucket.memory.put(&class.into(), Body::new(b"cold".to_vec()), &headers, &Condition::Any).await.unwrap();
+    }
+    let mount = bucket.mount();
+    for class in ["GLACIER", "DEEP_ARCHIVE"] {
+        let attr = mount.stat(class).await.unwrap();
+        assert_eq!(attr.size, 4);
+        let error = mount.read(class).await.unwrap_err();
+        assert!(matches!(&error, Error::Store(error) if error.is(ErrorKind::Archived)), "{error}");
+        let attribute = async |name: &str| mount.fs.getxattr(attr.ino, OsStr::new(name)).await.unwrap();
+        assert_eq!(attribute("user.mediafs.state").await, b"archived");
+        assert_eq!(attribute("user.s3.storage-class").await, class.as_bytes());
+        // It can be replaced and removed all the same.
+        mount.save(class, b"warm").await.unwrap();
+        mount.settle().await;
+        assert_eq!(mount.read(class).await.unwrap(), b"warm");
+        assert_eq!(bucket.memory.object(&class.into()).unwrap().1.headers.storage_class, None);
+        mount.unlink(class).await.unwrap();
+    }
+    mount.settle().await;
+    assert!(bucket.keys().is_empty());
+}
