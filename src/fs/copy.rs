@@ -44,7 +44,6 @@ impl Fs {
         }
         self.change_waiting(target.ino, &target.file, &|file| file.adopt(version, from, end)).await?;
         target.wrote.store(true, Ordering::Release);
-        target.accessed.store(false, Ordering::Relaxed);
         self.refresh(target)?;
         drop(hold);
         // What is here already isn't fetched again, neither to read the copy nor, should another host replace the original, to send it.
