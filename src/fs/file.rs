@@ -43,7 +43,11 @@ impl Fs {
 
     pub async fn read(&self, number: u64, offset: u64, size: usize) -> Result<Bytes> {
         let handle = self.handles.file(number)?;
-        let read = self.reader.read(&handle.file, &handle.pattern, offset, size).await;
+        let read = tokio::select! {
+            biased;
+            read = self.reader.read(&handle.file, &handle.pattern, offset, size) => read,
+            () = self.outage_outlasts_patience() => Err(Error::Timeout),
+        };
         match &read {
             Ok(_) => self.accessed(&handle),
             Err(Error::Stale) => self.expire(handle.ino),

@@ -42,6 +42,8 @@ pub(super) struct Outage {
 struct State {
     /// Since when, and why.
     away: Option<(SystemTime, String)>,
+    /// When that was noticed.
+    noticed: Option<Instant>,
     /// What the cache holds, by key; taken at the first need.
     cached: Option<Arc<BTreeMap<Key, Version>>>,
 }
@@ -57,18 +59,23 @@ impl Outage {
         self.state.lock().away.is_some()
     }
 
+    fn has_lasted(&self, time: Duration) -> bool {
+        self.state.lock().noticed.is_some_and(|noticed| noticed.elapsed() >= time)
+    }
+
     /// True where it was not on before.
     fn begin(&self, since: SystemTime, why: String) -> bool {
         let mut state = self.state.lock();
         let begins = state.away.is_none();
         state.away.get_or_insert((since, why));
+        state.noticed.get_or_insert_with(Instant::now);
         begins
     }
 
     /// True where it was on.
     fn end(&self) -> bool {
         let mut state = self.state.lock();
-        state.cached = None;
+        (state.cached, state.noticed) = (None, None);
         state.away.take().is_some()
     }
 }
@@ -100,6 +107,17 @@ impl Fs {
         if self.outage.end() {
             tracing::info!("the bucket answers again");
             self.writer.hurry();
+        }
+    }
+
+    /// Returns when waiting on is of little use: the outage has outlasted a whole deadline. The kernel asks up to four times
+    /// for what it can't read, and a program must not wait a deadline for each.
+    pub(super) async fn outage_outlasts_patience(&self) {
+        loop {
+            tokio::time::sleep(self.patience()).await;
+            if self.outage.has_lasted(self.config.timeout) {
+                return;
+            }
         }
     }
 

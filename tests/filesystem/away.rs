@@ -129,3 +129,28 @@ async fn who_goes_on_with_a_file_that_could_not_be_sent_hears_of_it_once() {
     mount.settle().await;
     assert_eq!(bucket.get("f").unwrap().len(), 1);
 }
+
+/// The kernel asks up to four times for one read(2) that fails.
+#[tokio::test(start_paused = true)]
+async fn reads_wait_for_a_short_outage_and_not_again_and_again_for_a_long_one() {
+    let (bucket, mount) = known_then(Fault::Hang).await;
+    bucket.faults.clear();
+    bucket.put("d/cold", b"cold").await;
+    let handle = mount.open("d/cold", libc::O_RDONLY).await.unwrap();
+    let hang = || bucket.faults.add(Rule::any().fault(Fault::Hang));
+    hang();
+    let begun = Instant::now();
+    let times_out = async || assert!(matches!(mount.read_handle(handle, 0, 4).await, Err(Error::Timeout)));
+    mount.fs.assume_outage(std::time::SystemTime::now(), "nothing was answered".into());
+    times_out().await;
+    assert_eq!(begun.elapsed(), Duration::from_secs(60), "it might have come back");
+    for _ in 0..3 {
+        times_out().await;
+    }
+    assert!(begun.elapsed() <= Duration::from_secs(76), "{:?}", begun.elapsed());
+    bucket.faults.clear();
+    while mount.fs.degraded().is_some() {
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(mount.read_handle(handle, 0, 4).await.unwrap(), b"cold");
+}
