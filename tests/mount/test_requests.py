@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import subprocess
 
 import django.conf
 from django.core.files.base import ContentFile
@@ -60,6 +61,22 @@ class Writing(Case):
             os.chmod(self.mount.path / "photos/new.jpg", 0o644)
         self.assertEqual(cost["PutObject"], 1, cost)
         self.assertEqual(cost.total, 1 + cost.lookups, cost)
+
+    def test_cp_is_a_copy_in_the_bucket(self):
+        """Of small and large files, in the cache or not; mtime and mode are the copying program's own."""
+        for size in (10_000, 40_000_000):
+            with self.subTest(size=size):
+                data = pattern(5, size)
+                self.mount.put(f"cold-{size}", data)
+                write(self.mount.path / f"warm-{size}", data)
+                self.mount.settle()
+                for name in (f"cold-{size}", f"warm-{size}"):
+                    with self.counted(self.mount) as cost:
+                        subprocess.run(["cp", "-p", self.mount.path / name, self.mount.path / f"copy-of-{name}"], check=True)
+                    self.assertEqual(cost["CopyObject"], 1, (name, cost))
+                    self.assertEqual(cost.total, 1 + cost.lookups, (name, cost))
+                    self.assertEqual(self.mount.object(f"copy-of-{name}"), data)
+                    self.assertEqual((self.mount.path / f"copy-of-{name}").read_bytes(), data)
 
     def test_a_mode_that_is_already_so_costs_nothing(self):
         write(self.mount.path / "photos/f.jpg", b"x")
