@@ -86,7 +86,7 @@ impl Namespace {
                     Node::File(_) => link != Some(true),
                     Node::Symlink(_) => link != Some(false),
                 };
-                same_kind && (inode.opens == 0 || inode.version().is_none_or(|old| old.etag == version.etag && old.size == version.size))
+                same_kind && (inode.opens == 0 || inode.version().is_none_or(|old| same_bytes(old, version)))
             }
         }
     }
@@ -132,7 +132,10 @@ impl Namespace {
 impl Inode {
     /// The bucket shows this version. True where it is another one than was shown so far.
     fn see(&mut self, version: Version, modified: SystemTime) -> bool {
-        let same_bytes = self.version().is_some_and(|old| old.etag == version.etag && old.size == version.size);
+        let same_bytes = self.version().is_some_and(|old| same_bytes(old, &version));
+        if same_bytes {
+            self.follow_key(&version);
+        }
         if same_bytes && self.modified().is_some_and(|known| known.matches(modified)) {
             self.set_version(version, Modified::At(modified));
             return false;
@@ -157,6 +160,18 @@ impl Inode {
         !first
     }
 
+    /// What is here of the same bytes under another key is of `version` from now on: that key may hold something else by now.
+    fn follow_key(&mut self, version: &Version) {
+        let Node::File(file) = &mut self.node else { return };
+        let is_elsewhere = |base: &Version| base.key != version.key && same_bytes(base, version);
+        if let Some(local) = file.local.as_ref().filter(|local| !local.is_dirty() && local.base().as_ref().is_some_and(is_elsewhere))
+            && let Err(error) = local.rebase(version)
+        {
+            tracing::warn!(key = %version.key, %error, "the cached bytes of a moved file can't be kept");
+            file.local = None;
+        }
+    }
+
     /// Attributes from the object's metadata; what it doesn't say stays at the defaults.
     pub fn take_headers(&mut self, headers: ObjectHeaders) {
         let posix = attributes::decode(&headers);
@@ -176,4 +191,8 @@ impl Inode {
         *self.headers_mut() = headers;
         self.known = true;
     }
+}
+
+fn same_bytes(a: &Version, b: &Version) -> bool {
+    a.etag == b.etag && a.size == b.size
 }

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
+use crate::cache::{Cache, Limits};
+use crate::journal::Journal;
 use crate::types::{ETag, Key, ObjectHeaders, Version};
 
 const OWNER: Owner = Owner { uid: 33, gid: 33, file_mode: 0o644, directory_mode: 0o755 };
@@ -91,6 +93,25 @@ fn our_own_upload_is_recognised_when_the_bucket_dates_it() {
     assert!(!listed.changed);
     let inode = names.get(ino).unwrap();
     assert_eq!((inode.known, inode.modified()), (true, Some(Modified::At(time(1001)))));
+}
+
+/// An exchange whose end was heard of when nobody had asked for the file: its cached part still names the old key, where
+/// something else is by now.
+#[test]
+fn the_same_bytes_under_another_key_are_read_from_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Arc::new(Journal::open(directory.path(), "b").unwrap());
+    let cache = Cache::open(directory.path(), journal, Limits { size_bytes: 1 << 20, free_floor_bytes: 0 }, true).unwrap();
+    let mut names = namespace();
+    let moved = |key: &str| Version { key: Key::from(key), etag: ETag::new("1"), size: 3 };
+    let ino = absorb(&mut names, ROOT, "b", object("a", "1", 3, 5)).ino;
+    let local = cache.of_version(&moved("a")).unwrap();
+    if let Node::File(file) = &mut names.get_mut(ino).unwrap().node {
+        file.local = Some(Arc::clone(&local));
+    }
+    assert!(!absorb(&mut names, ROOT, "b", object("b", "1", 3, 5)).replaced);
+    let inode = names.get(ino).unwrap();
+    assert_eq!((inode.held(), local.base()), (Some(moved("b")), Some(moved("b"))));
 }
 
 #[test]
