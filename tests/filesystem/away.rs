@@ -141,7 +141,7 @@ async fn reads_wait_for_a_short_outage_and_not_again_and_again_for_a_long_one() 
     hang();
     let begun = Instant::now();
     let times_out = async || assert!(matches!(mount.read_handle(handle, 0, 4).await, Err(Error::Timeout)));
-    mount.fs.assume_outage(std::time::SystemTime::now(), "nothing was answered".into());
+    mount.fs.assume_outage(mediafs::clock::now(), "nothing was answered".into());
     times_out().await;
     assert_eq!(begun.elapsed(), Duration::from_secs(60), "it might have come back");
     for _ in 0..3 {
