@@ -11,7 +11,7 @@ pub const DEFAULT_TYPE: &str = "application/octet-stream";
 /// The marker object of a directory.
 pub const DIRECTORY_TYPE: &str = "application/x-directory";
 
-/// How many first bytes [`sniff`] looks at, at most.
+/// How many first bytes sniffing looks at, at most.
 pub const SNIFF_BYTES: usize = 512;
 
 /// Sorted by extension.
