@@ -338,6 +338,11 @@ impl Journal {
         self.learned.add(key, etag, last_modified, headers)
     }
 
+    /// The same under an ETag that stayed. Not lost by a kill: the older headers of the same second would be believed then.
+    pub fn relearn(&self, version: &Version, last_modified: SystemTime, headers: &ObjectHeaders) -> Result<()> {
+        self.learned.add_now(&version.key, &version.etag, last_modified, headers)
+    }
+
     pub fn meta(&self, name: &str) -> Result<Option<String>> {
         let row = self.read(|connection| META.one(connection, "SELECT * FROM meta WHERE name = ?1", &name))?;
         Ok(row.and_then(|values| rows::decode_pair(&values)).map(|(_, value)| value))

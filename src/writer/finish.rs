@@ -28,6 +28,12 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
     let mut queue = shared.queue.lock();
     answered(&mut queue, &job.key, now);
     queue.remember_own(&job.key, stored.version.etag.clone());
+    if let (Some(old), Some(headers)) = (copied_onto_itself(job, &stored), &stored.headers)
+        && old.etag == stored.version.etag
+        && let Err(error) = shared.journal.relearn(&stored.version, stored.last_modified, headers)
+    {
+        tracing::warn!(key = %job.key, %error, "can't keep learned attributes");
+    }
     let mut changes: Vec<Change> = stored.upload.clone().map(Change::EndUpload).into_iter().collect();
     let outcome = left(queue.get(&job.key), job, &stored, &mut changes).and_then(|left| {
         let renamed = follow(&queue, job, &stored, &mut changes);
