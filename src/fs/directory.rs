@@ -261,7 +261,10 @@ impl Fs {
             seen_names.insert(name);
         }
         let keep = self.wanted_children(&names, ino, &seen_names);
-        let vanished = names.absorb_listing(ino, &seen_names, watch.id, begun, |inode| keep.contains(&inode.ino));
+        // While an object of the directory's own name is still to go, MinIO lists nothing of what is below it.
+        let file = key.without_slash();
+        let covered = !key.is_root() && (self.writer.pending(&file).is_some() || self.writer.is_landing(&file));
+        let vanished = names.absorb_listing(ino, &seen_names, watch.id, begun, |inode| covered || keep.contains(&inode.ino));
         // A listing that was on its way while the marker arrived lacks it.
         let overtaken = names.is_touched(watch.id, ino, &MARKER.into()) || self.writer.is_landing(key);
         if !overtaken && let Some(node) = names.directory_mut(ino) {

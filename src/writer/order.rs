@@ -1,9 +1,11 @@
 //! What has to happen before a key may change in the bucket.
 //!
-//! Pure, over a few facts. Three rules keep every byte that something still needs:
+//! Pure, over a few facts. Three rules keep every byte that something still needs, and a fourth what others see:
 //! - a key stays as it is while another entry takes bytes from it, and nothing takes bytes from a key that is changing;
 //! - the last child of a directory goes only when the directory's marker was seen to;
-//! - one operation for a key at a time.
+//! - one operation for a key at a time;
+//! - below a name that was a file nothing is stored until that file is gone, unless something keeps it there: a bucket can
+//!   hold both, and MinIO then lists nothing below the name.
 //!
 //! Entries that exchange names wait for each other; such a cycle is found by following the sources, and broken by taking
 //! one side's bytes here. An entry has at most one source, so that the walk is a line.
@@ -17,6 +19,8 @@ pub trait Facts {
     /// Entries that take bytes from this key (at least those; the rules ask `source` again).
     fn readers(&self, key: &Key) -> Vec<Key>;
     fn is_absent(&self, key: &Key) -> bool;
+    /// Wanted gone, and nothing has kept it from going so far.
+    fn is_going(&self, key: &Key) -> bool;
     /// An entry that decides whether this directory needs a marker.
     fn is_kept_directory(&self, key: &Key) -> bool;
     fn is_in_flight(&self, key: &Key) -> bool;
@@ -51,12 +55,26 @@ pub fn order(facts: &impl Facts, key: &Key) -> Order {
             None => Order::After(reader),
         };
     }
+    if let Some(file) = file_above(facts, key) {
+        return Order::After(file);
+    }
     match key.split() {
         Some((directory, _)) if facts.is_absent(key) && !directory.is_root() && facts.is_kept_directory(&directory) => {
             Order::After(directory)
         }
         _ => Order::Go,
     }
+}
+
+/// A file that is to give way to a directory above `key`, and waits for nothing itself.
+fn file_above(facts: &impl Facts, key: &Key) -> Option<Key> {
+    if facts.is_absent(key) {
+        return None;
+    }
+    let parent = |key: &Key| key.split().map(|(directory, _)| directory);
+    let nearest = if key.is_marker() { Some(key.clone()) } else { parent(key) };
+    let above = std::iter::successors(nearest, parent).map(|directory| directory.without_slash());
+    above.filter(|file| !file.is_root()).find(|file| facts.is_going(file) && !facts.is_held(file) && facts.readers(file).is_empty())
 }
 
 /// The keys from `key` along their sources, if they lead back to it.
@@ -111,6 +129,9 @@ mod tests {
         }
         fn is_absent(&self, key: &Key) -> bool {
             self.entries.get(key) == Some(&Absent)
+        }
+        fn is_going(&self, key: &Key) -> bool {
+            self.is_absent(key)
         }
         fn is_kept_directory(&self, key: &Key) -> bool {
             self.entries.get(key) == Some(&KeptDirectory)
@@ -173,6 +194,26 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_fills_after_the_file_of_its_name_is_gone() {
+        let wants = [("d/a", Absent), ("d/a/", Data), ("d/a/b/c", Data), ("d/a/b/gone", Absent), ("d/ab", Data)];
+        let mut replaced = world(&wants);
+        for waits in ["d/a/", "d/a/b/c"] {
+            assert_eq!(order(&replaced, &waits.into()), after("d/a"), "{waits}");
+        }
+        for free in ["d/a", "d/a/b/gone", "d/ab"] {
+            assert_eq!(order(&replaced, &free.into()), Order::Go, "{free}");
+        }
+        replaced.held = vec!["d/a"];
+        assert_eq!(order(&replaced, &"d/a/b/c".into()), Order::Go, "the file stays for its readers");
+        // The file moves into the directory that takes its name.
+        let inward = world(&[("a", Absent), ("a/", Data), ("a/a", From("a"))]);
+        for free in ["a/", "a/a"] {
+            assert_eq!(order(&inward, &free.into()), Order::Go, "{free}");
+        }
+        assert_eq!(order(&inward, &"a".into()), after("a/a"));
+    }
+
+    #[test]
     fn an_exchange_is_a_cycle() {
         let keys = |names: &[&str]| Order::Cycle(names.iter().map(|n| Key::from(*n)).collect());
         let swap = world(&[("a", From("b")), ("b", From("a"))]);
@@ -190,7 +231,7 @@ mod tests {
         /// while another needs its key.
         #[test]
         fn something_can_always_go(sources in proptest::collection::vec(0usize..12, 1..8)) {
-            const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+            const NAMES: [&str; 8] = ["a", "b", "a/c", "a/c/d", "b/e", "f", "f/g", "a/c/h"];
             let mut world = World::default();
             for (index, source) in sources.iter().enumerate() {
                 let want = NAMES.get(*source).map_or(Absent, |name| From(name));

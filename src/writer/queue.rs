@@ -353,6 +353,10 @@ impl Facts for Queue {
         self.entries.get(key).is_some_and(Entry::is_absent)
     }
 
+    fn is_going(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.is_absent() && entry.failed.is_none())
+    }
+
     fn is_kept_directory(&self, key: &Key) -> bool {
         self.entries.get(key).is_some_and(|entry| entry.desired.content == Content::KeptDirectory)
     }

@@ -1,4 +1,5 @@
-//! What other programs leave in a bucket: marks of directories, bare objects, archived ones.
+//! What other programs leave in a bucket, and what stores make of it: marks of directories, bare objects, archived ones,
+//! names that are a file and a directory.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use mediafs::fs::Kind;
 use mediafs::store::{Body, Condition, ErrorKind, ObjectStore};
 use mediafs::types::ObjectHeaders;
 
-use crate::world::Bucket;
+use crate::world::{Bucket, Options};
 
 #[tokio::test(start_paused = true)]
 async fn every_mark_of_a_directory_is_one() {
@@ -109,4 +110,51 @@ async fn an_archived_object_is_shown_and_says_what_it_is() {
     }
     mount.settle().await;
     assert!(bucket.keys().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_gives_way_to_a_directory_of_its_name() {
+    let bucket = Bucket::like_minio();
+    let mount = bucket.mount_with(Options { ttl: Duration::from_millis(1), ..Options::default() });
+    mount.save("a", b"old").await.unwrap();
+    mount.settle().await;
+    mount.unlink("a").await.unwrap();
+    mount.mkdir("a").await.unwrap();
+    for name in ["x", "y", "z"] {
+        mount.mkdir(&format!("a/{name}")).await.unwrap();
+        mount.save(&format!("a/{name}/f"), b"new").await.unwrap();
+    }
+    // Uploads become due before the removal, which waits for more to go with it.
+    for turn in 0..150 {
+        let other = format!("other-{turn}");
+        mount.save(&other, b"").await.unwrap();
+        if turn > 20 {
+            mount.unlink(&format!("other-{}", turn - 20)).await.unwrap();
+        }
+        tokio::time::advance(Duration::from_millis(10)).await;
+        let both = ["a", "a/"].map(|key| bucket.keys().contains(&key.to_owned()));
+        assert_ne!(both, [true, true], "a file and a directory");
+        assert_eq!(mount.names("a").await.unwrap(), ["x", "y", "z"]);
+        assert!(mount.exists("a/x/f").await);
+    }
+    mount.settle().await;
+    assert_eq!(mount.names("a").await.unwrap(), ["x", "y", "z"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_moves_into_a_directory_that_takes_its_name() {
+    let bucket = Bucket::like_minio();
+    let mount = bucket.mount_with(Options { ttl: Duration::from_millis(1), ..Options::default() });
+    mount.save("a", b"bytes").await.unwrap();
+    mount.settle().await;
+    mount.rename("a", "b").await.unwrap();
+    mount.mkdir("a").await.unwrap();
+    mount.rename("b", "a/inside").await.unwrap();
+    for _ in 0..150 {
+        tokio::time::advance(Duration::from_millis(10)).await;
+        assert_eq!(mount.names("a").await.unwrap(), ["inside"]);
+    }
+    mount.settle().await;
+    assert_eq!(mount.read("a/inside").await.unwrap(), b"bytes");
+    assert_eq!(bucket.keys(), ["a/", "a/inside"]);
 }

@@ -127,6 +127,11 @@ impl Bucket {
         Self { memory: Arc::new(MemoryStore::new()), faults: Faults::new(1) }
     }
 
+    /// One that lists nothing below a name while it is a file, as MinIO does.
+    pub fn like_minio() -> Self {
+        Self { memory: Arc::new(MemoryStore::new().with_files_that_hide_directories()), faults: Faults::new(1) }
+    }
+
     pub fn mount(&self) -> World {
         self.mount_with(Options::default())
     }

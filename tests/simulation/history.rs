@@ -78,10 +78,13 @@ fn lives(script: Script, trace: &Trace) -> Checked {
     let settings = settings(&mut random);
     trace.add(Duration::ZERO, format!("{settings:?}"));
     let folder = directory();
+    let bucket = MemoryStore::new().with_min_part_bytes(1);
+    // Half the buckets are S3's, half MinIO's.
+    let bucket = if script.seed.is_multiple_of(2) { bucket } else { bucket.with_files_that_hide_directories() };
     let mut remains = Remains {
         platters: Platters::default(),
         folder,
-        bucket: Arc::new(MemoryStore::new().with_min_part_bytes(1)),
+        bucket: Arc::new(bucket),
         past: Past::default(),
         crash: None,
         time: SystemTime::UNIX_EPOCH + EPOCH,

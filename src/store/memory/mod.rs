@@ -37,6 +37,7 @@ pub struct MemoryStore {
     state: Mutex<State>,
     min_part_bytes: u64,
     clock: Clock,
+    files_hide_directories: bool,
 }
 
 #[derive(Clone, Default)]
@@ -78,7 +79,7 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty bucket on the system's clock, with S3's smallest part of 5 MiB.
     pub fn new() -> Self {
-        Self { state: Mutex::default(), min_part_bytes: MIN_PART_BYTES, clock: Arc::new(clock::now) }
+        Self { state: Mutex::default(), min_part_bytes: MIN_PART_BYTES, clock: Arc::new(clock::now), files_hide_directories: false }
     }
 
     /// Accepts parts from this size on, so that tests of multipart uploads can be small.
@@ -93,9 +94,16 @@ impl MemoryStore {
         self
     }
 
+    /// Lists below `a/` nothing but the marker while there is an object `a`, as MinIO does.
+    pub fn with_files_that_hide_directories(mut self) -> Self {
+        self.files_hide_directories = true;
+        self
+    }
+
     /// Another bucket that holds what this one holds now, uploads under way included; from here on they go their own ways.
     pub fn fork(&self) -> Self {
-        Self { state: Mutex::new(self.state.lock().clone()), min_part_bytes: self.min_part_bytes, clock: Arc::clone(&self.clock) }
+        let (clock, state) = (Arc::clone(&self.clock), Mutex::new(self.state.lock().clone()));
+        Self { state, clock, min_part_bytes: self.min_part_bytes, files_hide_directories: self.files_hide_directories }
     }
 
     /// All keys in byte order.
@@ -178,7 +186,13 @@ impl ObjectStore for MemoryStore {
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        Ok(listing::page(&self.state.lock().objects, request))
+        let objects = &self.state.lock().objects;
+        let directory = Key::new(&*request.prefix);
+        if self.files_hide_directories && directory.is_marker() && objects.contains_key(&directory.without_slash()) {
+            let marker = objects.get_key_value(&directory).map(|(key, object)| (key.clone(), object.clone()));
+            return Ok(listing::page(&marker.into_iter().collect(), request));
+        }
+        Ok(listing::page(objects, request))
     }
 
     async fn create_upload(&self, key: &Key, headers: &ObjectHeaders) -> Result<UploadId> {
