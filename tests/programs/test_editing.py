@@ -45,10 +45,23 @@ dd if=/dev/zero of=synced bs=64k count=3 conv=fsync status=none""",
         """exec 3>>app.log; echo one >&3; mv app.log app.log.1; echo two >&3; install -m 640 /dev/null app.log
 exec 3>>app.log; echo three >&3; mv app.log.1 app.log.2; mv app.log app.log.1; gzip -n app.log.2; exec 3>&-; touch app.log""",
     ),
-    "log_copied_and_cut": ("bash", "exec 3>>app.log; echo one >&3; cp app.log app.log.1; : > app.log; echo two >&3; cp -p app.log app.log.2; truncate -s 0 app.log; echo three >&3"),
+    "log_copied_and_cut": (
+        "bash",
+        # As logrotate's `copytruncate`, under a writer that appends.
+        """exec 3>>app.log; echo one >&3; cp app.log app.log.1; : > app.log; echo two >&3
+cp -p app.log app.log.2; truncate -s 0 app.log; echo three >&3""",
+    ),
     "many_append": ("xargs", "seq 200 | xargs -P 8 -I% sh -c 'echo entry % >> log'; sort -n -k2 log -o log; wc -l < log > count"),
-    "sort_onto_itself": ("sort", "sort -r text -o text; shuf --random-source=binary text -o shuffled; tac text > reversed; split -n 4 binary part; cat part* | cmp - binary"),
-    "patched": ("patch diff", "cp text new; sed -i 's/line 9/nine/' new; diff -u --label old --label new text new > change || true; patch -b text < change; cmp text new"),
+    "sort_onto_itself": (
+        "sort",
+        """sort -r text -o text; shuf --random-source=binary text -o shuffled; tac text > reversed
+split -n 4 binary part; cat part* | cmp - binary""",
+    ),
+    "patched": (
+        "patch diff",
+        """cp text new; sed -i 's/line 9/nine/' new; diff -u --label old --label new text new > change || true
+patch -b text < change; cmp text new""",
+    ),
     "packed_in_place": ("gzip xz", "gzip -kn text; gzip -n binary; gunzip binary.gz; xz text; xz -d text.xz; zcat text.gz | cmp - text"),
     "links_and_modes": (
         "ln",

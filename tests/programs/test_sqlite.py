@@ -24,31 +24,31 @@ class Sqlite(Bench):
         for mode in ("delete", "truncate", "persist"):
             path = mount.path / f"{mode}.sqlite3"
             self.on(path, "make", mode=mode)
-            self.on(path, "move", 15, 1, mode=mode)
-            self.assert_holds(path, 15, mode)
+            self.on(path, "move", 8, 1, mode=mode)
+            self.assert_holds(path, 8, mode)
         self.cold(mount)
         for mode in ("delete", "truncate", "persist"):
             path = mount.path / f"{mode}.sqlite3"
-            self.assert_holds(path, 15, mode)
-            self.on(path, "move", 5, 2, mode=mode)
-            self.assert_holds(path, 20, mode)
+            self.assert_holds(path, 8, mode)
+            self.on(path, "move", 4, 2, mode=mode)
+            self.assert_holds(path, 12, mode)
         mount.settle()
         self.assertNotIn("delete.sqlite3-journal", mount.files())
         # The object is a database for whoever fetches it.
         fetched = self.local / "fetched.sqlite3"
         fetched.write_bytes(mount.object("delete.sqlite3"))
-        self.assert_holds(fetched, 20)
+        self.assert_holds(fetched, 12)
 
     def test_writers_wait_for_each_other(self):
         mount = self.new_mount()
         path = mount.path / "shared.sqlite3"
         self.on(path, "make")
         with concurrent.futures.ThreadPoolExecutor(3) as writers:
-            for done in [writers.submit(self.on, path, "move", 10, seed) for seed in range(3)]:
+            for done in [writers.submit(self.on, path, "move", 6, seed) for seed in range(3)]:
                 done.result()
-        self.assert_holds(path, 30)
+        self.assert_holds(path, 18)
         self.cold(mount)
-        self.assert_holds(path, 30)
+        self.assert_holds(path, 18)
 
     def test_a_dead_writers_half_transaction_is_rolled_back(self):
         """From the journal that it left: at once, and by a mount that has both files only from the bucket."""
