@@ -10,13 +10,16 @@ import pathlib
 import sys
 import time
 
-from PIL import Image
+from PIL import Image, ImageSequence
 
 # Those of a picture, the most telling first; a format takes some of them.
 MODES = ("RGBA", "RGB", "P", "L", "1", "CMYK", "F")
 
 # Dates of a document, which would be those of the run.
 SETTINGS = {"PDF": {"creationDate": time.gmtime(0), "modDate": time.gmtime(0)}}
+
+# A film of several frames has the time of its making in it.
+DATED = ("AVIF",)
 
 # How Pillow's formats say that they don't take a picture, or don't read.
 REFUSALS = (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, AttributeError)
@@ -46,13 +49,13 @@ def saved(image, path, name, frames=(), **more):
     raise refused
 
 
-def outcome(path):
+def outcome(path, name):
     """What is in the file, and what Pillow reads from it."""
-    read = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    read = {"sha256": None if name in DATED else hashlib.sha256(path.read_bytes()).hexdigest()}
     try:
         with Image.open(path) as image:
-            image.load()
-            read["picture"] = [image.size, image.mode, getattr(image, "n_frames", 1)]
+            frames = [hashlib.sha256(frame.tobytes()).hexdigest() for frame in ImageSequence.Iterator(image)]
+            read["picture"] = [image.size, image.mode, frames]
     except REFUSALS as error:
         # Formats that Pillow only writes. Its message names the path.
         read["picture"] = type(error).__name__
@@ -84,19 +87,19 @@ def main(name, folder):
         if file.exists():
             os.unlink(file)
         return {"cannot": f"{type(error).__name__}: {error}"}
-    seen["whole"] = outcome(file)
+    seen["whole"] = outcome(file, name)
     seen["mode in place"] = attempt(in_place, file, name)
-    seen["in place"] = outcome(file)
+    seen["in place"] = outcome(file, name)
     if name in Image.SAVE_ALL:
         several = folder / f"several{file.suffix}"
         frames = [picture(number) for number in range(1, 4)]
         seen["mode of several"] = attempt(saved, picture(0), several, name, frames)
         if several.exists():
-            seen["several"] = outcome(several)
+            seen["several"] = outcome(several, name)
         if name == "PDF":
             # Writes after the end of the old pages.
             seen["mode appended"] = attempt(saved, picture(2), several, name, append=True)
-            seen["appended"] = outcome(several)
+            seen["appended"] = outcome(several, name)
     return seen
 
 

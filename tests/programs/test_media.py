@@ -79,7 +79,8 @@ class Pictures(SharedCase):
             self.skipTest(f"Pillow can't on the local disk: {wanted['cannot']}")
         self.assertEqual(self.save(name, self.dir), wanted)
         self.mount.settle()
-        for file in local.iterdir():
+        self.assertEqual(sorted(file.name for file in self.dir.iterdir()), sorted(file.name for file in local.iterdir()))
+        for file in self.dir.iterdir():
             self.assertTrue(self.mount.object(f"{self.name}/{file.name}") == file.read_bytes(), f"the object of {file.name} is not the file")
 
     def save(self, name, folder):
