@@ -22,7 +22,7 @@ SETTINGS = {"PDF": {"creationDate": time.gmtime(0), "modDate": time.gmtime(0)}}
 DATED = ("AVIF",)
 
 # How Pillow's formats say that they don't take a picture, or don't read.
-REFUSALS = (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, AttributeError)
+REFUSALS = (OSError, EOFError, SyntaxError, ValueError, KeyError, NotImplementedError, RuntimeError, AttributeError)
 
 
 def picture(number, size=(320, 240)):
