@@ -148,6 +148,29 @@ need_python_tests() {
   apt_install "lib$("$PYTHON" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-testsuite"
 }
 
+# What tests/programs runs. Without one of them its tests are skipped, which the summary counts.
+need_programs() {
+  need_python
+  local pair missing=()
+  for pair in rsync git ffmpeg zip unzip sqlite3 patch vim xz:xz-utils; do
+    have "${pair%%:*}" || missing+=("${pair##*:}")
+  done
+  [ ${#missing[@]} -eq 0 ] || (apt_install --no-install-recommends "${missing[@]}") || say "skipped will be what needs: ${missing[*]}"
+  need_nginx
+}
+
+# Its package is unpacked, not installed: that would start a web server on this machine.
+need_nginx() {
+  export MEDIAFS_TEST_NGINX=$DEV/nginx/usr/sbin/nginx
+  have nginx || [ -x /usr/sbin/nginx ] || [ -x "$MEDIAFS_TEST_NGINX" ] && return
+  say "nginx, unpacked into $DEV/nginx"
+  local load
+  load=$(mktemp -d)
+  (cd "$load" && { apt-get download -qq nginx || { as_root apt-get "${APT_OPTIONS[@]}" update >/dev/null; apt-get download -qq nginx; }; } &&
+    dpkg -x nginx_*.deb "$DEV/nginx") >/dev/null 2>&1 || say "skipped will be what needs nginx: its package can't be had"
+  rm -rf "$load"
+}
+
 # cargo-deny, built without optimisation: a minute instead of ten, and fast enough for one tree.
 need_deny() {
   have cargo-deny && return

@@ -182,8 +182,9 @@ impl Fs {
             headers.content_type = Some(media::content_type(key, &[]).into());
         }
         if self.config.posix_metadata {
-            // A directory's times move with its children, which would cost a request for each of them.
-            let mtime = (kind != FileType::Directory).then_some(inode.mtime);
+            // A directory's time moves with its children, which would cost a request for each of them: the marker has the time
+            // of when it was last written for another reason, such as that a program has set it.
+            let mtime = Some(inode.mtime);
             let posix = Posix { kind: Some(kind), mode: Some(inode.mode), uid: Some(inode.uid), gid: Some(inode.gid), mtime, symlink };
             codec::update(&mut headers, &posix, &owner);
         }

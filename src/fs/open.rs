@@ -96,6 +96,10 @@ impl Fs {
 
     /// The data file, safe from eviction from here on.
     pub(super) fn pinned_file(&self, names: &mut Namespace, ino: Ino) -> Result<(Arc<LocalFile>, Pin)> {
+        // Replaced or removed since the caller looked the name up, its bytes went with the name where nobody held them.
+        if names.key(ino).is_none() && names.get(ino).is_some_and(|inode| inode.opens == 0) {
+            return Err(Error::Stale);
+        }
         for _ in 0..super::RACES {
             let file = self.local_file(names, ino)?;
             let pin = file.pin();

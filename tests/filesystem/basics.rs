@@ -321,6 +321,25 @@ async fn a_read_moves_the_access_time_when_it_is_older_than_the_last_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_time_that_was_set_on_a_directory_is_kept_with_its_marker() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    mount.save("d/f", b"bytes").await.unwrap();
+    let ino = mount.stat("d").await.unwrap().ino;
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::new(1, 23);
+    mount.fs.setattr(ino, SetAttr { mtime: Some(SetTime::To(long_ago)), ..SetAttr::default() }).await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.mount().stat("d").await.unwrap().mtime, long_ago);
+    let before = requests(&mount);
+    mount.save("d/g", b"bytes").await.unwrap();
+    mount.settle().await;
+    assert!(mount.stat("d").await.unwrap().mtime > long_ago, "a new name in it moves it here");
+    let puts = |counts: &[(&'static str, u64)]| counts.iter().find(|(name, _)| *name == "PutObject").map_or(0, |(_, count)| *count);
+    assert_eq!(puts(&requests(&mount)), puts(&before) + 1, "but costs no request");
+}
+
+#[tokio::test(start_paused = true)]
 async fn truncation_by_open_moves_the_times_of_an_empty_file() {
     let bucket = Bucket::new();
     bucket.put_with("stamp", b"", &[("mtime", "5.000000000")]).await;

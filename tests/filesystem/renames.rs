@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use mediafs::error::Error;
-use mediafs::fs::RenameFlags;
+use mediafs::fs::{RenameFlags, SetAttr};
 use mediafs::store::fault::{Fault, Rule};
 use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
 use mediafs::types::ObjectHeaders;
@@ -43,6 +43,30 @@ async fn over_an_existing_file_the_victim_stays_for_its_readers() {
     mount.close(victim).await.unwrap();
     mount.settle().await;
     assert_eq!((bucket.keys(), bucket.get("b")), (vec!["b".to_owned()], Some(b"aaa".to_vec())));
+}
+
+/// The kernel looks the name up, and the request to open what it found arrives after another program's rename: on ESTALE it
+/// looks again.
+#[tokio::test(start_paused = true)]
+async fn what_lost_its_name_between_a_look_up_and_its_open_is_looked_up_again() {
+    for (sent, size) in [(false, None), (true, None), (false, Some(2)), (true, Some(2))] {
+        let bucket = Bucket::new();
+        let mount = bucket.mount();
+        mount.save("served", b"old").await.unwrap();
+        if sent {
+            mount.settle().await;
+        }
+        let found = mount.stat("served").await.unwrap().ino;
+        mount.save("temporary", b"new").await.unwrap();
+        mount.rename("temporary", "served").await.unwrap();
+        let outcome = match size {
+            Some(_) => mount.fs.setattr(found, SetAttr { size, ..SetAttr::default() }).await.err(),
+            None => mount.fs.open(found, libc::O_RDONLY).await.err(),
+        };
+        assert!(matches!(outcome, Some(Error::Stale)), "sent: {sent}, truncated: {size:?}: {outcome:?}");
+        mount.settle().await;
+        assert_eq!(bucket.get("served"), Some(b"new".to_vec()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
