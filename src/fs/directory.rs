@@ -192,20 +192,24 @@ impl Fs {
         }
     }
 
-    /// Listed directories below which deletions are under way may have nothing else left: those are looked at. A file
-    /// that one of them hid shows in its place.
+    /// Listed directories below which deletions are under way, or whose name was a file, may have nothing left: those are
+    /// looked at. A file that one of them hid shows in its place.
     async fn drop_vanishing_directories(&self, key: &Key, listing: &mut Listing) -> Result<()> {
         let directories = listing.entries.iter().filter(|(_, kind)| **kind == ListedKind::Directory);
         let directories: Vec<String> = directories.map(|(name, _)| name.clone()).collect();
         for name in &directories {
             let marker = key.child(name).as_directory();
-            let going = |key: &Key| self.writer.pending(key).is_some();
+            let going = |key: &Key| self.writer.pending(key).is_some() || self.writer.is_landing(key);
             let removing = || {
                 let by_hadoop = listing.hadoop_markers.get(name).is_some_and(going);
                 !self.writer.pending_below(&marker).is_empty() || going(&key.child(name)) || by_hadoop
             };
             let deleting = !self.writer.wants_below(&marker) && removing();
-            if !deleting || self.first_below(&marker).await?.is_some() {
+            if !deleting {
+                continue;
+            }
+            if self.first_below(&marker).await?.is_some() {
+                listing.confirmed.insert(name.clone());
                 continue;
             }
             listing.entries.remove(name);
@@ -233,9 +237,10 @@ impl Fs {
             return true;
         }
         for (name, kind) in listing.entries {
+            let is_confirmed = listing.confirmed.contains(&name);
             let name = self.spelled(&name);
             let child_key = key.child(&name);
-            let overruled = names.is_touched(watch.id, ino, &name) || self.writer.is_landing(&child_key);
+            let overruled = names.is_touched(watch.id, ino, &name) || !is_confirmed && self.writer.is_landing(&child_key);
             // An object that is just being stored or removed can be listed as a directory (MinIO), our own among them.
             let own_file = self.writer.pending(&child_key);
             let local = match kind {

@@ -5,7 +5,7 @@
 //! guess would let two keys meet under one path, or let a key lead out of the mount. A directory wins over a file of
 //! the same name. Listings are folded without trusting their order: pages may be short, unsorted or repeat entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::time::SystemTime;
 
@@ -168,6 +168,8 @@ pub struct Listing {
     pub marker: Option<ListedObject>,
     /// Objects `a_$folder$`, by the name of the directory `a` that they mark. They go when it goes.
     pub hadoop_markers: BTreeMap<String, Key>,
+    /// Directories in which a look of its own found something.
+    pub confirmed: BTreeSet<String>,
     /// Keys that can't be shown.
     pub hidden: BTreeMap<Key, Reason>,
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use mediafs::error::Error;
 use mediafs::fs::Kind;
-use mediafs::store::{Body, Condition, ErrorKind, ObjectStore};
+use mediafs::store::fault::{Fault, Rule};
+use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
 use mediafs::types::ObjectHeaders;
 
 use crate::world::{Bucket, Options};
@@ -139,6 +140,22 @@ async fn a_file_gives_way_to_a_directory_of_its_name() {
     }
     mount.settle().await;
     assert_eq!(mount.names("a").await.unwrap(), ["x", "y", "z"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_is_there_while_the_file_of_its_name_goes() {
+    let bucket = Bucket::new();
+    bucket.put("d", b"old").await;
+    let mount = bucket.mount();
+    mount.unlink("d").await.unwrap();
+    bucket.put("d/f", b"another host's").await;
+    for operation in [Operation::DeleteObject, Operation::DeleteObjects] {
+        bucket.faults.add(Rule::on(operation).fault(Fault::Hang));
+    }
+    tokio::time::advance(Duration::from_secs(2)).await;
+    tokio::task::yield_now().await;
+    assert_eq!(mount.names("").await.unwrap(), ["d"]);
+    assert_eq!(mount.names("d").await.unwrap(), ["f"]);
 }
 
 #[tokio::test(start_paused = true)]
