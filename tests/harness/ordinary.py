@@ -10,6 +10,7 @@ import os
 import pathlib
 import stat
 import sys
+import tempfile
 
 from .process import Child
 
@@ -99,7 +100,9 @@ def run_as(uid, others, work, programs, run):
             os.chown(path, uid, uid)
         work.chmod(0o755)
         os.chdir(work)
-        os.environ["HOME"] = str(work)
+        # Temporary files too: the caller's folder for them may be root's.
+        os.environ.update(HOME=str(work), TMPDIR=str(work))
+        tempfile.tempdir = None
         give_up_root(uid)
         code = run(shells)
         for shell in shells.values():

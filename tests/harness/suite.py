@@ -210,7 +210,7 @@ def chosen(description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--store", choices=["minio", "emulator", "r2"], default="minio")
     parser.add_argument("--write-mode", choices=["back", "through"], default="back")
-    parser.add_argument("--user", type=int, metavar="UID", help="be this user (who has a name), and mount through fusermount3; takes root to begin with")
+    parser.add_argument("--user", type=int, metavar="UID", help="be this user, who has a name, and mount through fusermount3; takes root")
     parser.add_argument("-k", dest="pattern", help="only tests whose name contains this")
     parser.add_argument("--failfast", action="store_true")
     parser.add_argument("names", nargs="*", help="test_NAME.py for each; all where none is given")

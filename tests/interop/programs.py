@@ -111,8 +111,9 @@ class Rclone:
             "SECRET_ACCESS_KEY": self.store.secret_key,
             "REGION": self.store.region,
         }
+        remote = {f"RCLONE_CONFIG_STORE_{name}": value for name, value in settings.items()}
         # Nothing of the caller's own set-up, and nothing kept.
-        return {**self.store.env(), "AWS_CA_BUNDLE": "", "RCLONE_CONFIG": "", **{f"RCLONE_CONFIG_STORE_{name}": value for name, value in settings.items()}}
+        return {**self.store.env(), "AWS_CA_BUNDLE": "", "RCLONE_CONFIG": "", **remote}
 
     def run(self, *words):
         """Its output; RuntimeError with that where it fails."""

@@ -22,11 +22,17 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 from harness import open_store  # noqa: E402
 from harness.suite import Run, clean  # noqa: E402
 from programs import Mediafs, Rclone, RcloneMount, S3fs, missing  # noqa: E402
-from tree import EVERY_ASPECT, FILES, differences, expected, read_tree, write_tree  # noqa: E402
+from tree import EVERY_ASPECT, differences, expected, read_tree, write_tree  # noqa: E402
 
 SHOWN_DIFFERENCES = 5
 
-LINKS = "rclone's link `NAME` is the object `NAME.rclonelink`, and a name is a key byte for byte: mediafs shows a link of that name, rclone ours as a file with the target in it"
+# rclone keeps the MD5 of large files in their metadata, and refuses bytes that don't match.
+CHANGED, MORE, CHANGE_TIME_NS = ("plain.txt", "large.bin"), b"and more\n", 1_600_000_000_000_000_007
+
+LINKS = (
+    "rclone's link `NAME` is the object `NAME.rclonelink`, and a name is a key byte for byte: "
+    "mediafs shows a link of that name, rclone ours as a file with the target in it"
+)
 NO_DIRECTORIES = "rclone keeps no attributes of directories on S3"
 OTHER_NAMES = "rclone keeps `user.NAME` as the object's metadata `NAME`: mediafs shows that as `user.s3.meta.NAME`"
 NO_ATTRIBUTES = "rclone mount keeps names, bytes and times only"
@@ -75,18 +81,19 @@ class Direction:
 
 def change(folder, wanted):
     """What mediafs changes of another program's tree, and how that changes what is expected of it."""
-    with open(folder / "plain.txt", "ab") as file:
-        file.write(b"and more\n")
+    for name in CHANGED:
+        with open(folder / name, "ab") as file:
+            file.write(MORE)
+        os.utime(folder / name, ns=(CHANGE_TIME_NS, CHANGE_TIME_NS))
+        wanted["content"][name] += MORE
+        wanted["size"][name] += len(MORE)
+        wanted["mtime"][name] = CHANGE_TIME_NS
     os.chmod(folder / "private", 0o604)
     os.rename(folder / "run.sh", folder / "dir/renamed.sh")
     os.remove(folder / "read-only")
-    os.utime(folder / "plain.txt", ns=(1_600_000_000_000_000_007, 1_600_000_000_000_000_007))
     for aspect in ("names", "content", "size", "mtime", "mode", "owner", "xattrs"):
         wanted[aspect]["dir/renamed.sh"] = wanted[aspect].pop("run.sh")
         del wanted[aspect]["read-only"]
-    wanted["content"]["plain.txt"] = FILES["plain.txt"][0] + b"and more\n"
-    wanted["size"]["plain.txt"] = len(wanted["content"]["plain.txt"])
-    wanted["mtime"]["plain.txt"] = 1_600_000_000_000_000_007
     wanted["mode"]["private"] = "0604"
 
 

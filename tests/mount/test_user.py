@@ -144,3 +144,9 @@ class OrdinaryUser(Case):
         self.assertEqual(self.run_as(ROOT, f"umount {mount.path}"), (0, ""))
         self.assertEqual(mount.child.wait(60), 0)
         self.assertEqual(mount.files(), ["f"])
+
+    def test_without_setuid_it_says_what_to_change(self):
+        mount = self.new_mount(start=False, wrapper=["setpriv", "--no-new-privs"])
+        mount.launch()
+        self.assertEqual(mount.child.wait(30), 1)
+        self.assertRegex(mount.shown_log(1), r"fusermount3 .*setuid.*NoNewPrivileges")
