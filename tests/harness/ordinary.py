@@ -1,8 +1,8 @@
 """A run as an ordinary user: its tests, its daemons and their mounts, through fusermount3.
 
 The run is a child process that gives up root for good. It has a mount namespace of its own: there an /etc/fuse.conf that its
-tests may change, /dev/fuse for everybody as distributions have it, and a way to Python and the tests where they lie in
-root's home. Shells of other users stay behind in that namespace, for what those see.
+tests may change, /dev/fuse for everybody as distributions have it, and a way to the tests, Python and the binaries where they lie in
+folders of root alone. Shells of other users stay behind in that namespace, for what those see.
 """
 
 import ctypes
@@ -55,7 +55,7 @@ def own_namespace(work, programs):
     os.mknod(device, stat.S_IFCHR, DEVICE.stat().st_rdev)
     device.chmod(0o666)
     bind(device, DEVICE)
-    homes = [sys.prefix, sys.base_prefix, ROOT, *(pathlib.Path(program).parent for program in programs)]
+    homes = [work, sys.prefix, sys.base_prefix, ROOT, *(pathlib.Path(program).parent for program in programs)]
     make_reachable({pathlib.Path(path).resolve() for path in homes})
 
 
