@@ -3,7 +3,8 @@
 //! Such an upload goes on for ever and is paid for, and nobody knows its id. Once one has been begun whose id is known, the
 //! store is asked for the uploads of that key: those which began since the first attempt are ours, and are aborted. What
 //! another host begins under the same key within those seconds is aborted with them; that host finds its upload gone and
-//! begins anew, so that nothing is lost.
+//! begins anew, so that nothing is lost. Where the store can't be asked, the whole beginning has failed in doubt: who began
+//! it knows of the doubt beyond the end of this process, and has all uploads of the key aborted.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::RetryStore;
-use crate::store::{Result, UploadId};
+use crate::store::{ErrorKind, Result, UploadId};
 use crate::types::{Key, ObjectHeaders};
 
 /// Stores tell the time of an upload's begin in whole seconds.
@@ -33,7 +34,11 @@ pub(super) async fn create(store: &RetryStore, key: &Key, headers: &ObjectHeader
     if store.doubts.lock().contains_key(key) {
         match abort_lost(store, key, &id, begun).await {
             Ok(()) => drop(store.doubts.lock().remove(key)),
-            Err(error) => warn!(%key, %error, "an unfinished multipart upload of ours may be left behind; the next upload looks again"),
+            // Who may not ask goes on all the same; the store's own rules end what is left.
+            Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Unsupported) => {
+                warn!(%key, %error, "an unfinished multipart upload of ours may be left behind");
+            }
+            Err(error) => return Err(error.with_unknown_outcome()),
         }
     }
     Ok(id)

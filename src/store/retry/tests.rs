@@ -250,3 +250,18 @@ async fn an_upload_whose_beginning_was_not_answered_is_aborted() {
     let (id, _) = world.upload().await;
     assert_eq!(left(world.bucket.list_uploads().await.unwrap()), [theirs, id]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_beginning_that_may_have_left_another_has_failed_in_doubt() {
+    let world = world(RetryPolicy::default());
+    let begin = || async {
+        world.faults.add(Rule::on(Operation::CreateMultipartUpload).when(When::First(1)).fault(Fault::ReplyLost));
+        world.store.create_upload(&key(), &ObjectHeaders::default()).await
+    };
+    world.faults.add(Rule::on(Operation::ListMultipartUploads).fault(Fault::Error(ErrorKind::Unreachable)));
+    let error = begin().await.unwrap_err();
+    assert!(error.is(ErrorKind::Unreachable) && error.outcome_unknown);
+    world.faults.clear();
+    world.faults.add(Rule::on(Operation::ListMultipartUploads).fault(Fault::Error(ErrorKind::Denied)));
+    assert!(begin().await.is_ok(), "who may not list can upload");
+}
