@@ -141,6 +141,14 @@ need_pjdfstest() {
   have openssl || apt_install openssl
 }
 
+# What else mounts buckets. An rclone in $DEV/bin, newer than the distribution's, goes before that.
+need_interop() {
+  local missing=()
+  have s3fs || missing+=(s3fs)
+  have rclone || missing+=(rclone)
+  [ "${#missing[@]}" -eq 0 ] || apt_install "${missing[@]}"
+}
+
 # Python's own tests, which distributions pack apart from it.
 need_python_tests() {
   need_python

@@ -73,6 +73,10 @@ fn refusal(said: &str) -> MountError {
         MountError::NoDevice
     } else if said.contains("/dev/fuse") {
         MountError::DeviceDenied
+    } else if said.contains("could not determine username") {
+        MountError::NoUserName
+    } else if said.contains("mount failed: Operation not permitted") {
+        MountError::FusermountPowerless
     } else {
         MountError::Fusermount(first_line(said).trim_start_matches("fusermount3: ").to_owned())
     }
@@ -132,6 +136,8 @@ mod tests {
             ("fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf\n", "/etc/fuse.conf"),
             ("fusermount3: fuse device not found, try 'modprobe fuse' first\n", "modprobe"),
             ("fusermount3: failed to open /dev/fuse: Permission denied\n", "no right to open"),
+            ("fusermount3: could not determine username\n", "/etc/passwd"),
+            ("fusermount3: mount failed: Operation not permitted\n", "NoNewPrivileges"),
             ("fusermount3: user has no write access to mountpoint /x\n", "fusermount3: user has no write access"),
             ("", "failed without"),
         ] {

@@ -34,7 +34,9 @@ pub enum MountError {
     Unreadable { path: PathBuf, error: io::Error },
     #[error("no /dev/fuse; load the kernel module (modprobe fuse), or give the container --device /dev/fuse --cap-add SYS_ADMIN")]
     NoDevice,
-    #[error("no right to open /dev/fuse; give the container --device /dev/fuse --cap-add SYS_ADMIN, or run as root")]
+    #[error(
+        "no right to open /dev/fuse; make it 0666 as most systems do, give the container --device /dev/fuse --cap-add SYS_ADMIN, or run as root"
+    )]
     DeviceDenied,
     #[error("no right to mount; run as root with CAP_SYS_ADMIN (container: --cap-add SYS_ADMIN)")]
     NoRight,
@@ -42,6 +44,13 @@ pub enum MountError {
     NoFusermount,
     #[error("--allow-other without being root needs the line user_allow_other in /etc/fuse.conf")]
     AllowOtherDenied,
+    #[error("fusermount3 mounts only for users with a name; add this uid to /etc/passwd, or run as root")]
+    NoUserName,
+    #[error(
+        "fusermount3 has no right to mount; give it back its setuid bit (chmod u+s), and run without NoNewPrivileges (systemd) and \
+         no-new-privileges (containers), or run as root"
+    )]
+    FusermountPowerless,
     #[error("fusermount3: {0}")]
     Fusermount(String),
     #[error("{what}: {error}")]

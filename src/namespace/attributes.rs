@@ -6,7 +6,9 @@
 //!
 //! The names are `mode`, `uid`, `gid` and `mtime`. s3fs writes the mode as the whole `st_mode` in decimal (`33188`) and
 //! reads it as C's `strtoll` of base 0 does, so a leading zero means octal. rclone writes it in octal without one
-//! (`100644`). The ranges hardly meet: see `parse_mode`. `mtime` is seconds with nine decimals (nine, because s3fs
+//! (`100644`) and reads every number as octal, s3fs's decimals too. So ours is octal with a leading zero (`0100644`), which
+//! both read right; how theirs are told apart, see `parse_mode`. Owner and group are written together, since rclone takes
+//! the owner's number for the group where none is given. `mtime` is seconds with nine decimals (nine, because s3fs
 //! takes the decimals for a count of nanoseconds), negative before 1970 as a number is.
 
 use std::collections::BTreeMap;
@@ -135,13 +137,14 @@ pub fn encode(posix: &Posix, defaults: &Defaults) -> BTreeMap<String, String> {
     };
     let mode = if kind == FileType::Symlink { Some(0o777) } else { posix.mode.map(|mode| permissions(mode, Some(kind))) };
     if let Some(mode) = mode.filter(|mode| Some(*mode) != plain) {
-        set(MODE, (kind.type_bits() | mode).to_string());
+        set(MODE, format!("0{:o}", kind.type_bits() | mode));
     }
-    if let Some(uid) = posix.uid.filter(|uid| *uid != defaults.uid) {
-        set(UID, uid.to_string());
-    }
-    if let Some(gid) = posix.gid.filter(|gid| *gid != defaults.gid) {
-        set(GID, gid.to_string());
+    if posix.uid.is_some_and(|uid| uid != defaults.uid) || posix.gid.is_some_and(|gid| gid != defaults.gid) {
+        for (name, id) in [(UID, posix.uid), (GID, posix.gid)] {
+            if let Some(id) = id {
+                set(name, id.to_string());
+            }
+        }
     }
     if let Some(text) = posix.mtime.and_then(format_time) {
         set(MTIME, text);
@@ -162,7 +165,7 @@ pub fn is_metadata(name: &str) -> bool {
 
 /// Room that a file's own attributes may take of what the store allows for metadata: four names with their prefix and the
 /// longest of their values.
-pub const ROOM_BYTES: usize = (11 + 4 + 6) + 2 * (11 + 3 + 10) + (11 + 5 + 23);
+pub const ROOM_BYTES: usize = (11 + 4 + 7) + 2 * (11 + 3 + 10) + (11 + 5 + 23);
 
 /// Makes `headers` say `posix`, and nothing older of ours; all other metadata and headers stay.
 pub fn update(headers: &mut ObjectHeaders, posix: &Posix, defaults: &Defaults) {

@@ -12,8 +12,12 @@ import threading
 import time
 import unittest
 
-from .mount import Mount, detach, mounts_below
-from .store import open_store
+from .mount import Mount, binary, detach, mounts_below
+from .ordinary import run_as
+from .store import Minio, open_store
+
+# Who else looks at the mounts of an ordinary user: root, and somebody without rights.
+OTHER_USERS = (0, 65533)
 
 
 class Run:
@@ -22,6 +26,8 @@ class Run:
     store = None
     write_mode = "back"
     work = None
+    # {uid: shell of that user}; empty but in a run with --user.
+    shells = {}
     _places = itertools.count(1)
 
     @classmethod
@@ -200,22 +206,40 @@ def clean(work):
     shutil.rmtree(work, ignore_errors=True)
 
 
-def main(folder, description):
+def chosen(description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--store", choices=["minio", "emulator", "r2"], default="minio")
     parser.add_argument("--write-mode", choices=["back", "through"], default="back")
+    parser.add_argument("--user", type=int, metavar="UID", help="be this user, who has a name, and mount through fusermount3; takes root")
     parser.add_argument("-k", dest="pattern", help="only tests whose name contains this")
     parser.add_argument("--failfast", action="store_true")
     parser.add_argument("names", nargs="*", help="test_NAME.py for each; all where none is given")
     args = parser.parse_args()
+    if args.user is not None and os.geteuid() != 0:
+        parser.error("--user takes root to begin with")
+    return args
+
+
+def run_tests(folder, args, shells=None):
+    """Runs them and prints what came of it; the exit code."""
+    Run.shells = shells or {}
+    runner = unittest.TextTestRunner(sys.stderr, verbosity=2, failfast=args.failfast, resultclass=Result)
+    result = runner.run(load(folder, args.names, args.pattern))
+    failed = collections.Counter(test.id() for test, _ in result.failures + result.errors)
+    who = "" if args.user is None else f", user {args.user}"
+    print(f"{args.store}, write mode {args.write_mode}{who}: {result.passed} passed, {len(failed)} failed, {len(result.skipped)} skipped", flush=True)
+    return 0 if result.passed and not failed and not result.unexpectedSuccesses else 1
+
+
+def main(folder, description):
+    args = chosen(description)
     Run.work = pathlib.Path(tempfile.mkdtemp(prefix="mediafs-test-", dir=os.environ.get("MEDIAFS_TEST_DIR")))
     try:
         with open_store(args.store, Run.work / "store") as Run.store:
             Run.write_mode = args.write_mode
-            runner = unittest.TextTestRunner(sys.stderr, verbosity=2, failfast=args.failfast, resultclass=Result)
-            result = runner.run(load(folder, args.names, args.pattern))
+            if args.user is None:
+                return run_tests(folder, args)
+            programs = {"MEDIAFS": binary(), **({"MINIO": Minio.program()} if args.store == "minio" else {})}
+            return run_as(args.user, OTHER_USERS, Run.work, programs, lambda shells: run_tests(folder, args, shells))
     finally:
         clean(Run.work)
-    failed = collections.Counter(test.id() for test, _ in result.failures + result.errors)
-    print(f"{args.store}, write mode {args.write_mode}: {result.passed} passed, {len(failed)} failed, {len(result.skipped)} skipped", flush=True)
-    return 0 if result.passed and not failed and not result.unexpectedSuccesses else 1

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Tests over the real binary, a real mount and a real store, which it starts and stops itself.
 
-    run.py [--store minio|emulator|r2] [--write-mode back|through] [-k PATTERN] [NAME ...]
+    run.py [--store minio|emulator|r2] [--write-mode back|through] [--user UID] [-k PATTERN] [NAME ...]
 
-NAME is one of the test_NAME.py beside this file. Ends with `N passed, N failed, N skipped`; exits 0 if none failed.
+NAME is one of the test_NAME.py beside this file. With --user, tests and daemons are that ordinary user's, through
+fusermount3 (`user` has what is about that alone). Ends with `N passed, N failed, N skipped`; exits 0 if none failed.
 Needs /dev/fuse, the right to mount, boto3, and minio on PATH for that store. The binary is $MEDIAFS, or the newest
 that cargo built.
 """

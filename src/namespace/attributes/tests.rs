@@ -99,20 +99,35 @@ fn only_what_differs_is_written() {
     assert_eq!(encode(&posix, &DEFAULTS), headers(&[(MTIME, "1700000000.000000001")]).metadata);
     posix.mode = Some(0o600);
     posix.uid = Some(33);
-    assert_eq!(encode(&posix, &DEFAULTS), headers(&[(MODE, "33152"), (UID, "33"), (MTIME, "1700000000.000000001")]).metadata);
-    let directory = Posix { kind: Some(FileType::Directory), mode: Some(0o2755), ..Default::default() };
-    assert_eq!(encode(&directory, &DEFAULTS), headers(&[(MODE, "17901")]).metadata);
+    let written = [(MODE, "0100600"), (UID, "33"), (GID, "1000"), (MTIME, "1700000000.000000001")];
+    assert_eq!(encode(&posix, &DEFAULTS), headers(&written).metadata);
+    let directory = Posix { kind: Some(FileType::Directory), mode: Some(0o2755), gid: Some(33), ..Default::default() };
+    assert_eq!(encode(&directory, &DEFAULTS), headers(&[(MODE, "042755"), (GID, "33")]).metadata);
+}
+
+/// s3fs reads the mode as `strtoll` of base 0 does, rclone every number as octal and the owner as the group where there is none.
+#[test]
+fn s3fs_and_rclone_read_what_is_written() {
+    for (kind, bits) in [(FileType::File, FILE_BITS), (FileType::Directory, DIRECTORY_BITS)] {
+        for mode in 0..=bits {
+            let posix = Posix { kind: Some(kind), mode: Some(mode), uid: Some(33), gid: Some(1000), ..Default::default() };
+            let written = encode(&posix, &Defaults { file_mode: 0o10000, dir_mode: 0o10000, ..DEFAULTS });
+            assert!(written[MODE].starts_with('0'), "s3fs would take {} for a decimal", written[MODE]);
+            assert_eq!(u32::from_str_radix(&written[MODE], 8).unwrap(), kind.type_bits() | mode);
+            assert_eq!((&*written[UID], &*written[GID]), ("33", "1000"));
+        }
+    }
 }
 
 #[test]
 fn a_symlink_says_so_and_where_to() {
     let link = Posix { kind: Some(FileType::Symlink), mode: Some(0o777), symlink: Some("../a b/ü%".into()), ..Default::default() };
     let written = encode(&link, &DEFAULTS);
-    assert_eq!(written, headers(&[(MODE, "41471"), (SYMLINK, "../a%20b/%C3%BC%25")]).metadata);
+    assert_eq!(written, headers(&[(MODE, "0120777"), (SYMLINK, "../a%20b/%C3%BC%25")]).metadata);
     assert_eq!(decode(&ObjectHeaders { metadata: written, ..Default::default() }), link);
 
     let long = Posix { symlink: Some("ü".repeat(1000)), ..link };
-    assert_eq!(encode(&long, &DEFAULTS), headers(&[(MODE, "41471")]).metadata);
+    assert_eq!(encode(&long, &DEFAULTS), headers(&[(MODE, "0120777")]).metadata);
 }
 
 #[test]
