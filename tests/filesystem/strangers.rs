@@ -10,7 +10,7 @@ use mediafs::store::fault::{Fault, Rule};
 use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
 use mediafs::types::ObjectHeaders;
 
-use crate::world::{Bucket, Options};
+use crate::world::{Bucket, ME, Options};
 
 #[tokio::test(start_paused = true)]
 async fn every_mark_of_a_directory_is_one() {
@@ -84,6 +84,26 @@ async fn bare_and_empty_objects_are_plain_files() {
     assert_eq!((mount.read("empty").await.unwrap(), mount.read("bare").await.unwrap()), (b"".to_vec(), b"bytes".to_vec()));
     let attr = mount.stat("bare").await.unwrap();
     assert_eq!((attr.kind, attr.mode, attr.size), (Kind::File, 0o644, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_the_store_can_t_hold_is_missing_and_can_t_be_made() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    mount.save("d/f", b"f").await.unwrap();
+    mount.save("d/..\\here", b"other stores take it").await.unwrap();
+    mount.settle().await;
+    bucket.faults.add(Rule::on(Operation::HeadObject).key("*bar").fault(Fault::Error(ErrorKind::InvalidName)));
+    for name in ["d/..\\bar", "d/a\\.\\bar"] {
+        assert!(!mount.exists(name).await, "{name}");
+        assert!(matches!(mount.save(name, b"x").await, Err(Error::Invalid)), "{name}");
+        assert!(matches!(mount.mkdir(name).await, Err(Error::Invalid)), "{name}");
+        assert!(matches!(mount.rename("d/f", name).await, Err(Error::Invalid)), "{name}");
+        let (parent, last) = mount.walk(name).await.unwrap();
+        assert!(matches!(mount.fs.symlink(parent, OsStr::new(last), OsStr::new("f"), ME).await, Err(Error::Invalid)), "{name}");
+    }
+    assert_eq!(mount.names("d").await.unwrap(), ["..\\here", "f"]);
 }
 
 #[tokio::test(start_paused = true)]
