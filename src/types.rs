@@ -204,6 +204,12 @@ pub struct ListedObject {
     pub last_modified: SystemTime,
 }
 
+impl ListedObject {
+    pub fn version(&self) -> Version {
+        Version { key: self.key.clone(), etag: self.etag.clone(), size: self.size }
+    }
+}
+
 /// The number of a local data file; never reused within one cache directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -161,7 +161,7 @@ impl Fs {
         let held = inode.held();
         let was_there = was_there || held.is_some() || inode.directory().is_some_and(|d| d.marker != Some(false));
         let content = match (&inode.node, held) {
-            (Node::Directory(_), _) => Content::Inline(Vec::new()),
+            (Node::Directory(node), _) => node.filled.clone().map_or(Content::Inline(Vec::new()), Content::CopyOf),
             (_, Some(version)) => Content::CopyOf(version),
             // Clean, without a version: nothing of it was ever wanted in the bucket.
             (_, None) => Content::Inline(Vec::new()),
@@ -178,7 +178,9 @@ impl Fs {
             Node::Directory(_) => (FileType::Directory, None),
             Node::Symlink(link) => (FileType::Symlink, link.target.clone()),
         };
-        if headers.content_type.is_none() || kind == FileType::Directory {
+        // Bytes in a marker have the type that they came with.
+        let is_marker = inode.directory().is_some_and(|directory| directory.filled.is_none());
+        if headers.content_type.is_none() || is_marker {
             headers.content_type = Some(media::content_type(key, &[]).into());
         }
         if self.config.posix_metadata {

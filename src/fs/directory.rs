@@ -273,7 +273,7 @@ impl Fs {
         // A listing that was on its way while the marker arrived lacks it.
         let overtaken = names.is_touched(watch.id, ino, &MARKER.into()) || self.writer.is_landing(key);
         if !overtaken && let Some(node) = names.directory_mut(ino) {
-            node.marker = Some(listing.marker.is_some());
+            node.see_marker(listing.marker.map(|marker| marker.version()).as_ref());
         }
         drop(names);
         for (name, _) in vanished {

@@ -22,7 +22,7 @@ use crate::journal::{Change, Content, Desired};
 use crate::namespace::{Ino, Inode, Namespace, Node, Seen, keys};
 use crate::store::{Condition, ListRequest};
 use crate::types::{Key, ListedObject, Version};
-use crate::writer::Hold;
+use crate::writer::{Hold, copied};
 
 /// One name, and the inode found under it.
 struct Place {
@@ -259,7 +259,8 @@ impl Fs {
         let has_marker = pending.is_some() || node.is_some_and(|node| node.marker != Some(false));
         if has_marker || empty {
             let headers = Some(self.headers_of(inode, to));
-            let content = Content::Inline(Vec::new());
+            let filled = pending.map_or_else(|| node.and_then(|node| node.filled.clone()), |pending| copied(&pending.content).cloned());
+            let content = filled.map_or(Content::Inline(Vec::new()), Content::CopyOf);
             let desired = Desired { content, headers, condition: Condition::Any, was_there: false, since: clock::now() };
             plan.wanted.insert(to.clone(), desired);
         }
@@ -364,13 +365,14 @@ impl Fs {
             }
             if let Some(marked) = keys::marked_by_hadoop(&object.key) {
                 self.hadoop_markers.store(true, Ordering::Release);
-                let marker = ListedObject { key: marked, ..object.clone() };
+                // It goes, and a marker of our own comes: no bytes of it are to be copied from there.
+                let marker = ListedObject { key: marked, size: 0, ..object.clone() };
                 self.take_in_object(&mut names, ino, key, &marker, begun, watch, &mut there);
             } else if keys::shown_key(&object.key).is_err() {
                 hidden.push(object);
             } else if object.key == *key {
                 if let Some(node) = names.directory_mut(ino) {
-                    node.marker = Some(true);
+                    node.see_marker(Some(&object.version()));
                 }
             } else {
                 self.take_in_object(&mut names, ino, key, &object, begun, watch, &mut there);
@@ -425,7 +427,7 @@ impl Fs {
         }
         if last.is_empty() {
             if let Some(node) = names.directory_mut(at) {
-                node.marker = Some(true);
+                node.see_marker(Some(&object.version()));
             }
             return;
         }
@@ -435,8 +437,7 @@ impl Fs {
         if self.writer.pending(&object.key).is_some() || is_directory || overtaken {
             return;
         }
-        let version = Version { key: object.key.clone(), etag: object.etag.clone(), size: object.size };
-        let seen = Seen::Object { version, modified: object.last_modified, headers: self.learned(object).map(Box::new) };
+        let seen = Seen::Object { version: object.version(), modified: object.last_modified, headers: self.learned(object).map(Box::new) };
         let absorbed = names.absorb(at, last, seen, begun, clock::now());
         there.insert(absorbed.ino);
         self.tell_kernel(at, last, absorbed);

@@ -102,6 +102,8 @@ pub struct Directory {
     pub complete: bool,
     /// Whether the marker object `dir/` is in the bucket; None: not known.
     pub marker: Option<bool>,
+    /// The marker's version where it holds bytes, as some programs' do: they are kept.
+    pub filled: Option<Version>,
     pub headers: ObjectHeaders,
     /// The name found missing last, and when that answer came.
     pub last_missing: Option<(Arc<str>, Instant)>,
@@ -130,6 +132,12 @@ const FILLING: u32 = 8;
 const BURST: Duration = Duration::from_secs(1);
 
 impl Directory {
+    /// The bucket has this marker, or none.
+    pub fn see_marker(&mut self, marker: Option<&Version>) {
+        self.marker = Some(marker.is_some());
+        self.filled = marker.filter(|marker| marker.size > 0).cloned();
+    }
+
     /// A new name was made here.
     pub fn count_new(&mut self, now: Instant) {
         self.burst = match self.burst {

@@ -76,6 +76,53 @@ async fn directories_that_nobody_looked_at_keep_their_attributes_when_their_pare
 }
 
 #[tokio::test(start_paused = true)]
+async fn bytes_in_a_directory_s_marker_are_kept() {
+    let bucket = Bucket::new();
+    let headers = ObjectHeaders {
+        content_type: Some("text/html".into()),
+        storage_class: Some("STANDARD_IA".into()),
+        metadata: [("author".to_owned(), "x".to_owned())].into(),
+        ..Default::default()
+    };
+    for key in ["d/", "d/sub/"] {
+        let _receipt = bucket.memory.put(&key.into(), Body::new(b"index".to_vec()), &headers, &Condition::Any).await.unwrap();
+    }
+    bucket.put("d/sub/f", b"f").await;
+    let check = |keys: &[&str], mode: Option<&str>| {
+        for key in keys {
+            let (bytes, info) = bucket.memory.object(&(*key).into()).unwrap_or_else(|| panic!("{key} in {:?}", bucket.keys()));
+            assert_eq!(bytes, "index", "{key}");
+            assert_eq!(info.headers.metadata.get("mode").map(String::as_str), mode, "{key}");
+            let kept = ObjectHeaders { metadata: headers.metadata.clone(), ..info.headers.clone() };
+            assert_eq!((&kept, &info.headers.metadata["author"][..]), (&headers, "x"), "{key}");
+        }
+    };
+    let mount = bucket.mount();
+    mount.chmod("d/sub", 0o700).await.unwrap();
+    mount.settle().await;
+    check(&["d/"], None);
+    check(&["d/sub/"], Some("16832"));
+    // Twice before anything is sent, and once more.
+    mount.rename("d", "e").await.unwrap();
+    mount.rename("e", "g").await.unwrap();
+    assert_eq!(mount.names("g/sub").await.unwrap(), ["f"]);
+    mount.settle().await;
+    check(&["g/"], None);
+    check(&["g/sub/"], Some("16832"));
+    let mount = bucket.mount();
+    mount.rename("g/sub", "h").await.unwrap();
+    mount.chmod("h", 0o755).await.unwrap();
+    mount.chmod("h", 0o711).await.unwrap();
+    mount.settle().await;
+    check(&["h/"], Some("16841"));
+    assert_eq!(bucket.keys(), ["g/", "h/", "h/f"]);
+    mount.unlink("h/f").await.unwrap();
+    mount.rmdir("h").await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["g/"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn bare_and_empty_objects_are_plain_files() {
     let bucket = Bucket::new();
     bucket.put("empty", b"").await;
