@@ -202,6 +202,8 @@ pub struct ListedObject {
     pub size: u64,
     pub etag: ETag,
     pub last_modified: SystemTime,
+    /// None: the standard one.
+    pub storage_class: Option<String>,
 }
 
 impl ListedObject {

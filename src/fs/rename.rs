@@ -10,8 +10,10 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
+use super::media::QUESTIONS_AT_ONCE;
 use super::question::Watching;
 use super::remove::absent;
 use super::{Fs, RenameFlags};
@@ -21,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
 use crate::namespace::{Ino, Inode, Namespace, Node, Seen, keys};
 use crate::store::{Condition, ListRequest};
-use crate::types::{Key, ListedObject, Version};
+use crate::types::{Key, ListedObject, ObjectHeaders, Version};
 use crate::writer::{Hold, copied};
 
 /// One name, and the inode found under it.
@@ -29,6 +31,13 @@ struct Place {
     parent: Ino,
     name: Arc<str>,
     ino: Option<Ino>,
+}
+
+/// An object below a directory that no path can show.
+struct Hidden {
+    version: Version,
+    /// None: a copy keeps them all.
+    headers: Option<ObjectHeaders>,
 }
 
 /// Desired states by key, and the keys that are left (with whether the bucket may hold them).
@@ -102,15 +111,22 @@ impl Fs {
     }
 
     /// Learns what a rename has to know of a directory: all below it where it moves, whether it is empty where it goes.
-    async fn prepare(&self, ino: Ino, moves: bool) -> Result<Vec<ListedObject>> {
+    async fn prepare(&self, ino: Ino, moves: bool) -> Result<Vec<Hidden>> {
         if !self.names.lock().get(ino).is_some_and(Inode::is_directory) {
             return Ok(Vec::new());
         }
         if moves {
-            return self.load_below(ino).await;
+            let hidden = self.load_below(ino).await?;
+            return stream::iter(hidden).map(|object| self.hidden(object)).buffer_unordered(QUESTIONS_AT_ONCE).try_collect().await;
         }
         self.load_listing_for_removal(ino).await?;
         Ok(Vec::new())
+    }
+
+    async fn hidden(&self, object: ListedObject) -> Result<Hidden> {
+        let version = object.version();
+        let info = if object.storage_class.is_some() { self.head(&object.key).await? } else { None };
+        Ok(Hidden { version, headers: info.map(|info| info.headers) })
     }
 
     /// Learns the headers of what gets others under its new path.
@@ -129,7 +145,7 @@ impl Fs {
     }
 
     /// False: another change came between the look-ups and now.
-    fn rename_now(&self, old: &Place, new: &Place, flags: RenameFlags, hidden: &[ListedObject]) -> Result<bool> {
+    fn rename_now(&self, old: &Place, new: &Place, flags: RenameFlags, hidden: &[Hidden]) -> Result<bool> {
         let mut names = self.names.lock();
         if names.child(old.parent, &old.name) != old.ino || names.child(new.parent, &new.name) != new.ino {
             return Ok(false);
@@ -176,15 +192,7 @@ impl Fs {
         }
     }
 
-    fn plan_rename(
-        &self,
-        names: &Namespace,
-        from: Ino,
-        old: &Place,
-        new: &Place,
-        flags: RenameFlags,
-        hidden: &[ListedObject],
-    ) -> Result<Plan> {
+    fn plan_rename(&self, names: &Namespace, from: Ino, old: &Place, new: &Place, flags: RenameFlags, hidden: &[Hidden]) -> Result<Plan> {
         let old_key = self.directory_key(names, old.parent)?.child(&old.name);
         let new_key = self.directory_key(names, new.parent)?.child(&new.name);
         let condition = if flags.no_replace { Condition::IfAbsent } else { Condition::Any };
@@ -216,7 +224,7 @@ impl Fs {
         ino: Ino,
         from: &Key,
         to: &Key,
-        hidden: &[ListedObject],
+        hidden: &[Hidden],
         condition: &Condition,
         plan: &mut Plan,
     ) -> Result<()> {
@@ -234,18 +242,17 @@ impl Fs {
                 None => {}
             }
         }
-        for object in hidden.iter().filter(|object| object.key.is_below(&from)) {
-            let moved = object.key.moved(&from, &to).ok_or(Error::Invalid)?;
-            let version = Version { key: object.key.clone(), etag: object.etag.clone(), size: object.size };
+        for Hidden { version, headers } in hidden.iter().filter(|hidden| hidden.version.key.is_below(&from)) {
+            let moved = version.key.moved(&from, &to).ok_or(Error::Invalid)?;
             let desired = Desired {
-                content: Content::CopyOf(version),
-                headers: None,
+                content: Content::CopyOf(version.clone()),
+                headers: headers.clone(),
                 condition: Condition::Any,
                 was_there: false,
                 since: clock::now(),
             };
             plan.wanted.insert(moved, desired);
-            plan.leave(object.key.clone(), true);
+            plan.leave(version.key.clone(), true);
         }
         Ok(())
     }
@@ -439,6 +446,9 @@ impl Fs {
         }
         let seen = Seen::Object { version: object.version(), modified: object.last_modified, headers: self.learned(object).map(Box::new) };
         let absorbed = names.absorb(at, last, seen, begun, clock::now());
+        if let Some(inode) = names.get_mut(absorbed.ino).filter(|inode| !inode.known) {
+            inode.headers_mut().storage_class = object.storage_class.clone();
+        }
         there.insert(absorbed.ino);
         self.tell_kernel(at, last, absorbed);
     }

@@ -10,7 +10,7 @@ use mediafs::store::fault::{Fault, Rule};
 use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
 use mediafs::types::ObjectHeaders;
 
-use crate::world::{Bucket, ME, Options};
+use crate::world::{Bucket, ME, Options, requests};
 
 #[tokio::test(start_paused = true)]
 async fn every_mark_of_a_directory_is_one() {
@@ -120,6 +120,30 @@ async fn bytes_in_a_directory_s_marker_are_kept() {
     mount.rmdir("h").await.unwrap();
     mount.settle().await;
     assert_eq!(bucket.keys(), ["g/"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_class_survives_copies_of_what_nobody_looked_at() {
+    let bucket = Bucket::new();
+    let class = |class: &str| ObjectHeaders { storage_class: Some(class.into()), ..Default::default() };
+    for key in ["d/sub/f", "d//hidden", "single", "mode"] {
+        let _receipt = bucket.memory.put(&key.into(), Body::new(b"x".to_vec()), &class("STANDARD_IA"), &Condition::Any).await.unwrap();
+    }
+    bucket.put("d/plain", b"x").await;
+    let mount = bucket.mount();
+    mount.names("").await.unwrap();
+    mount.rename("d", "e").await.unwrap();
+    mount.rename("single", "renamed").await.unwrap();
+    mount.chmod("mode", 0o600).await.unwrap();
+    let heads = requests(&mount).into_iter().find(|(name, _)| *name == "HeadObject").unwrap().1;
+    assert_eq!(heads, 5, "one for each in a class, and one for the directory's marker");
+    mount.settle().await;
+    let keys: Vec<String> = bucket.keys().into_iter().filter(|key| !key.ends_with('/')).collect();
+    assert_eq!(keys, ["e//hidden", "e/plain", "e/sub/f", "mode", "renamed"]);
+    for key in keys {
+        let kept = bucket.memory.object(&key.as_str().into()).unwrap().1.headers.storage_class;
+        assert_eq!(kept.as_deref(), (key != "e/plain").then_some("STANDARD_IA"), "{key}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
