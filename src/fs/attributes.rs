@@ -14,6 +14,9 @@ use crate::store::Condition;
 use crate::types::{Key, ObjectHeaders};
 use crate::{clock, media};
 
+/// Under this name the journal has the root's mode and owner, as metadata.
+const ROOT_ATTRIBUTES: &str = "root";
+
 impl Fs {
     pub async fn getattr(&self, ino: Ino) -> Result<Entry> {
         if self.needs_check(ino)? {
@@ -123,6 +126,28 @@ impl Fs {
         if changed && ino != ROOT {
             inode.known = true;
             self.store_attributes(&mut names, ino)?;
+        } else if before.0 != inode.mode || before.1 != inode.uid || before.2 != inode.gid {
+            self.keep_root(&names)?;
+        }
+        Ok(())
+    }
+
+    /// The root has no object of its own: its mode and its owner are kept here, for the mounts from this cache directory.
+    fn keep_root(&self, names: &Namespace) -> Result<()> {
+        let root = names.get(ROOT).ok_or(Error::NotFound)?;
+        let metadata = self.headers_of(root, &Key::root()).metadata;
+        let text = serde_json::to_string(&metadata).map_err(|error| Error::Journal(error.to_string()))?;
+        self.journal.set_meta(ROOT_ATTRIBUTES, &text)
+    }
+
+    pub(super) fn restore_root(&self) -> Result<()> {
+        let Some(text) = self.journal.meta(ROOT_ATTRIBUTES)?.filter(|_| self.config.posix_metadata) else { return Ok(()) };
+        match serde_json::from_str(&text) {
+            Ok(metadata) => {
+                let headers = ObjectHeaders { metadata, ..ObjectHeaders::default() };
+                self.names.lock().get_mut(ROOT).into_iter().for_each(|root| root.take_headers(headers.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "the attributes of the mount's root can't be read; the defaults hold"),
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::future::Future;
 
 use mediafs::error::{Error, Result};
-use mediafs::fs::SetAttr;
+use mediafs::fs::{SetAttr, SetTime};
 
-use crate::world::{Bucket, World, requests};
+use crate::world::{Bucket, ME, Options, ROOT, World, requests};
 
 /// A path of four directories that leaves `left` bytes of a key's 1,024 for a name.
 async fn deep(mount: &World, left: usize) -> String {
@@ -87,6 +87,25 @@ async fn times_move_as_on_a_disk() {
     assert_eq!(moved(&mount, "d", async { mount.names("d").await.map(drop) }).await, "");
     assert_eq!(moved(&mount, "d", mount.rename("d/n", "d/o")).await, "mc");
     assert_eq!(moved(&mount, "d", mount.unlink("d/o")).await, "mc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_root_takes_attributes_and_keeps_mode_and_owner() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let set = SetAttr { mode: Some(0o2750), uid: Some(33), gid: Some(34), mtime: Some(SetTime::To(time)), ..SetAttr::default() };
+    let shown = mount.fs.setattr(ROOT, set).await.unwrap().attr;
+    assert_eq!((shown.mode, shown.uid, shown.gid, shown.mtime), (0o2750, 33, 34, time));
+    assert_eq!(mount.fs.getattr(ROOT).await.unwrap().attr.mtime, time);
+    mount.settle().await;
+    assert!(requests(&mount).is_empty() && bucket.keys().is_empty(), "no object is made for it");
+    let folder = std::sync::Arc::clone(&mount.folder);
+    drop(mount);
+    let again = bucket.mount_in(folder, Options::default()).fs.getattr(ROOT).await.unwrap().attr;
+    assert_eq!((again.mode, again.uid, again.gid), (0o2750, 33, 34));
+    let elsewhere = bucket.mount().fs.getattr(ROOT).await.unwrap().attr;
+    assert_eq!((elsewhere.mode, elsewhere.uid, elsewhere.gid), (0o755, ME.uid, ME.gid));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,8 @@ import mmap
 import os
 import pathlib
 import stat
+import subprocess
+import tempfile
 import unittest
 
 from harness.suite import SharedCase
@@ -133,6 +135,19 @@ class Semantics(SharedCase):
         self.assertEqual((os.listdir(fd), os.fstat(fd).st_nlink), ([], 0))
         with refused(errno.ENOENT):
             os.mkdir("x", dir_fd=fd)
+
+    def test_the_root_takes_the_attributes_that_a_copy_brings(self):
+        root, before = self.mount.path, os.stat(self.mount.path)
+        self.addCleanup(os.chmod, root, stat.S_IMODE(before.st_mode))
+        self.addCleanup(os.chown, root, before.st_uid, before.st_gid)
+        self.addCleanup((root / "copied-into-the-root").unlink)
+        with tempfile.TemporaryDirectory() as source:
+            write(pathlib.Path(source) / "copied-into-the-root", b"x")
+            os.chmod(source, 0o751)
+            os.utime(source, (10**9, 10**9))
+            subprocess.run(["cp", "-a", f"{source}/.", root], check=True)
+        shown = os.stat(root)
+        self.assertEqual((stat.S_IMODE(shown.st_mode), shown.st_mtime), (0o751, 10**9))
 
     def test_positions_in_a_long_directory_hold(self):
         names = {f"{number:04}" for number in range(1500)}
