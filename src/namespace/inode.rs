@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::AccessNote;
+use super::positions::Positions;
 use crate::cache::LocalFile;
 use crate::types::{ObjectHeaders, Version};
 
@@ -107,6 +108,7 @@ pub struct Directory {
     pub headers: ObjectHeaders,
     /// The name found missing last, and when that answer came.
     pub last_missing: Option<(Arc<str>, Instant)>,
+    pub positions: Positions,
     /// Recent lookups of names not known before: above zero they mostly hit, below they mostly missed.
     pub luck: i8,
 }

@@ -108,6 +108,54 @@ async fn the_root_takes_attributes_and_keeps_mode_and_owner() {
     assert_eq!((elsewhere.mode, elsewhere.uid, elsewhere.gid), (0o755, ME.uid, ME.gid));
 }
 
+/// Names with their positions, from `cookie` on, at most so many.
+async fn listed(mount: &World, handle: u64, cookie: u64, count: usize) -> Vec<(String, u64)> {
+    let entries = mount.fs.readdir(handle, cookie, false).await.unwrap();
+    entries.into_iter().map(|entry| (entry.name.into_string().unwrap(), entry.next)).take(count).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_in_a_directory_hold_while_it_changes() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    for number in 0..2000 {
+        mount.save(&format!("d/{number:04}"), b"").await.unwrap();
+    }
+    let ino = mount.stat("d").await.unwrap().ino;
+    let stream = mount.fs.opendir(ino).await.unwrap();
+    let first = listed(&mount, stream, 0, 502).await;
+    let (middle, position) = first.last().unwrap().clone();
+    assert_eq!(middle, "0499");
+    // What was shown goes, something comes before and behind; then the stream goes to its start and back, and others list.
+    for name in ["0003", "0499", "0700"] {
+        mount.unlink(&format!("d/{name}")).await.unwrap();
+    }
+    for name in ["0000a", "zzzz"] {
+        mount.save(&format!("d/{name}"), b"").await.unwrap();
+    }
+    assert_eq!(mount.names("d").await.unwrap().len(), 1999);
+    assert_eq!(listed(&mount, stream, 0, 1).await[0].0, ".");
+    // The kernel serves one stream from what another one listed, and then asks for the rest.
+    let other = mount.fs.opendir(ino).await.unwrap();
+    for handle in [stream, other] {
+        let (mut cookie, mut names) = (position, Vec::new());
+        loop {
+            let batch = listed(&mount, handle, cookie, 100).await;
+            let Some((_, next)) = batch.last() else { break };
+            cookie = *next;
+            names.extend(batch.into_iter().map(|(name, _)| name));
+        }
+        let stayed: Vec<String> = (500..2000).filter(|number| *number != 700).map(|number| format!("{number:04}")).collect();
+        assert_eq!(names[..stayed.len()], stayed, "neither skipped nor repeated");
+        assert_eq!(names[stayed.len()..], ["0000a", "zzzz"]);
+    }
+    for handle in [stream, other] {
+        mount.fs.releasedir(handle);
+    }
+    assert_eq!(mount.names("d").await.unwrap()[..2], ["0000", "0000a"], "with nobody in the midst, by name again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_emptied_empty_file_loses_its_set_id_bits_too() {
     let bucket = Bucket::new();

@@ -168,6 +168,30 @@ class Semantics(SharedCase):
             stream.rewind()
             self.assertEqual(set(stream.rest()), names | {".", "..", "new"})
 
+    def test_positions_hold_while_the_directory_changes(self):
+        names = [f"{number:04}" for number in range(3000)]
+        for name in names:
+            write(self.dir / name, b"")
+        with Stream(self.dir) as stream, Stream(self.dir) as behind:
+            # The kernel keeps what the first one lists for the second, which then has to go on by itself.
+            start, seen = stream.tell(), [stream.next() for _ in range(2000)]
+            position = stream.tell()
+            half = [behind.next() for _ in range(500)]
+            for name in seen[10:400:7]:
+                if name not in (".", ".."):
+                    os.unlink(self.dir / name)
+            for name in ("0000a", "1234a", "zzzz"):
+                write(self.dir / name, b"")
+            os.listdir(self.dir)
+            stream.seek(start)
+            self.assertEqual(stream.next(), ".")
+            stream.seek(position)
+            for shown, rest in ((seen, stream.rest()), (half, behind.rest())):
+                stayed = set(os.listdir(self.dir)) & set(names)
+                self.assertEqual(len(rest), len(set(rest)))
+                self.assertEqual(sorted(stayed - set(shown) - set(rest)), [], "none was skipped")
+                self.assertEqual(sorted(set(shown) & set(rest)), [], "none came again")
+
     def test_a_directory_is_emptied_in_one_pass(self):
         for number in range(1200):
             write(self.dir / f"{number:04}", b"")
