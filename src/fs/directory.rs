@@ -161,8 +161,9 @@ impl Fs {
         for _ in 0..TURNS {
             let watch = self.watch(ino);
             let begun = Instant::now();
+            let going = self.going_names(&key);
             let mut listing = self.list(&key).await?;
-            self.drop_vanishing_directories(&key, &mut listing).await?;
+            self.drop_vanishing_directories(&key, &mut listing, &going).await?;
             if self.take_in_listing(ino, &key, listing, &watch, begun) {
                 break;
             }
@@ -208,9 +209,15 @@ impl Fs {
         }
     }
 
+    /// The names in a directory under which, at any depth, something is wanted gone.
+    fn going_names(&self, key: &Key) -> HashSet<String> {
+        let first = |below: &Key| below.as_str()[key.as_str().len()..].split('/').next().map(str::to_owned);
+        self.writer.going_below(key).iter().filter_map(first).collect()
+    }
+
     /// Listed directories below which deletions are under way, or whose name was a file, may have nothing left: those are
     /// looked at. A file that one of them hid shows in its place.
-    async fn drop_vanishing_directories(&self, key: &Key, listing: &mut Listing) -> Result<()> {
+    async fn drop_vanishing_directories(&self, key: &Key, listing: &mut Listing, were_going: &HashSet<String>) -> Result<()> {
         let directories = listing.entries.iter().filter(|(_, kind)| **kind == ListedKind::Directory);
         let directories: Vec<String> = directories.map(|(name, _)| name.clone()).collect();
         for name in &directories {
@@ -218,7 +225,7 @@ impl Fs {
             let going = |key: &Key| self.writer.pending(key).is_some() || self.writer.is_landing(key);
             let removing = || {
                 let by_hadoop = listing.hadoop_markers.get(name).is_some_and(going);
-                !self.writer.pending_below(&marker).is_empty() || going(&key.child(name)) || by_hadoop
+                !self.writer.pending_below(&marker).is_empty() || going(&key.child(name)) || by_hadoop || were_going.contains(name)
             };
             let deleting = !self.writer.wants_below(&marker) && removing();
             if !deleting {

@@ -121,8 +121,8 @@ impl Fs {
         if self.check_key(directory).is_err() {
             return Ok(None);
         }
-        let gone = self.writer.pending_below(directory).into_iter().filter(|(_, d)| d.content == Content::Absent).count();
-        let max_keys = u32::try_from(gone + 1).unwrap_or(1000).min(1000);
+        let going = self.writer.going_below(directory);
+        let max_keys = u32::try_from(going.len() + 1).unwrap_or(1000).min(1000);
         let mut request = ListRequest { prefix: directory.as_str().into(), max_keys: Some(max_keys), ..ListRequest::default() };
         loop {
             let page = match self.store.list(&request).await {
@@ -131,7 +131,11 @@ impl Fs {
                 Err(error) => return Err(error.into()),
             };
             for object in page.objects {
-                let wanted_gone = self.writer.pending(&object.key).is_some_and(|desired| desired.content == Content::Absent);
+                // The page can be older than the end of a removal.
+                let wanted_gone = match self.writer.pending(&object.key) {
+                    Some(desired) => desired.content == Content::Absent,
+                    None => going.contains(&object.key),
+                };
                 if !wanted_gone && (object.key == *directory || object.key.is_below(directory)) {
                     let marker = (object.key == *directory).then_some(object);
                     return Ok(Some(Below { marker }));

@@ -1,5 +1,7 @@
 //! Keeps a directory whose last known child goes: it gets a marker, unless something else is left below it.
 
+use std::collections::HashSet;
+
 use super::flight::{Effect, Job};
 use super::{Shared, inline};
 use crate::error::Result;
@@ -24,12 +26,14 @@ pub async fn keep(shared: &Shared, job: &Job) -> Result<Effect> {
 /// Something is below `directory` in the bucket that is not about to go, or will be; or it has a marker already.
 async fn is_occupied(shared: &Shared, directory: &Key) -> Result<bool> {
     let Some(going) = going(shared, directory) else { return Ok(true) };
-    let max_keys = Some((going + 1).min(PAGE) as u32);
+    let max_keys = Some((going.len() + 1).min(PAGE) as u32);
     let mut request = ListRequest { prefix: directory.as_str().to_owned(), max_keys, ..Default::default() };
     loop {
         let page = shared.store.list(&request).await?;
         let queue = shared.queue.lock();
-        if page.objects.iter().any(|object| queue.get(&object.key).is_none_or(|entry| !entry.is_absent())) {
+        // The page can be older than the end of a removal.
+        let stays = |key: &Key| queue.get(key).map_or(!going.contains(key), |entry| !entry.is_absent());
+        if page.objects.iter().any(|object| stays(&object.key)) {
             return Ok(true);
         }
         drop(queue);
@@ -40,13 +44,13 @@ async fn is_occupied(shared: &Shared, directory: &Key) -> Result<bool> {
     }
 }
 
-/// How many keys below are about to go. None: some are about to come, which keep the directory.
-fn going(shared: &Shared, directory: &Key) -> Option<usize> {
+/// The keys below that are about to go. None: some are about to come, which keep the directory.
+fn going(shared: &Shared, directory: &Key) -> Option<HashSet<Key>> {
     let queue = shared.queue.lock();
-    let mut count = 0;
+    let mut found = HashSet::new();
     for (key, entry) in queue.below(directory).filter(|(key, _)| *key != directory) {
         match entry.desired.content {
-            Content::Absent => count += 1,
+            Content::Absent => drop(found.insert(key.clone())),
             Content::KeptDirectory => {}
             _ => {
                 tracing::debug!(%directory, %key, "kept by a file that is to come");
@@ -54,5 +58,5 @@ fn going(shared: &Shared, directory: &Key) -> Option<usize> {
             }
         }
     }
-    Some(count)
+    Some(found)
 }

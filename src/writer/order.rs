@@ -66,15 +66,36 @@ pub fn order(facts: &impl Facts, key: &Key) -> Order {
     }
 }
 
-/// A file that is to give way to a directory above `key`, and waits for nothing itself.
+/// A file that is to give way to a directory above `key`, and goes without waiting for anything below such a file.
 fn file_above(facts: &impl Facts, key: &Key) -> Option<Key> {
     if facts.is_absent(key) {
         return None;
     }
+    going_above(facts, key).find(|file| !facts.is_held(file) && goes_freely(facts, file))
+}
+
+/// The files above `key` that are to go.
+fn going_above(facts: &impl Facts, key: &Key) -> impl Iterator<Item = Key> {
     let parent = |key: &Key| key.split().map(|(directory, _)| directory);
     let nearest = if key.is_marker() { Some(key.clone()) } else { parent(key) };
     let above = std::iter::successors(nearest, parent).map(|directory| directory.without_slash());
-    above.filter(|file| !file.is_root()).find(|file| facts.is_going(file) && !facts.is_held(file) && facts.readers(file).is_empty())
+    above.filter(|file| !file.is_root() && facts.is_going(file))
+}
+
+/// None of those that take bytes from `file`, at first or at second hand, is itself below a file that is to go.
+fn goes_freely(facts: &impl Facts, file: &Key) -> bool {
+    let (mut left, mut seen) = (facts.readers(file), Vec::new());
+    while let Some(reader) = left.pop() {
+        if seen.contains(&reader) {
+            continue;
+        }
+        if going_above(facts, &reader).next().is_some() {
+            return false;
+        }
+        left.extend(facts.readers(&reader));
+        seen.push(reader);
+    }
+    true
 }
 
 /// The keys from `key` along their sources, if they lead back to it.
@@ -205,6 +226,8 @@ mod tests {
         }
         replaced.held = vec!["d/a"];
         assert_eq!(order(&replaced, &"d/a/b/c".into()), Order::Go, "the file stays for its readers");
+        let moved = world(&[("a", Absent), ("a/", Data), ("a/x", Data), ("b", From("a"))]);
+        assert_eq!(["a/", "a/x", "a", "b"].map(|key| order(&moved, &key.into())), [after("a"), after("a"), after("b"), Order::Go]);
         // The file moves into the directory that takes its name.
         let inward = world(&[("a", Absent), ("a/", Data), ("a/a", From("a"))]);
         for free in ["a/", "a/a"] {

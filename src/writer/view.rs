@@ -1,5 +1,7 @@
 //! Questions about what waits, for the file system's look-ups; and the end without a drain.
 
+use std::collections::HashSet;
+
 use tokio::time::Instant;
 
 use super::Writer;
@@ -10,6 +12,13 @@ impl Writer {
     /// Something is wanted at or below `directory` (a marker key): it exists, whatever the bucket has.
     pub fn wants_below(&self, directory: &Key) -> bool {
         self.shared.queue.lock().below(directory).any(|(_, entry)| entry.desired.content != Content::Absent)
+    }
+
+    /// Keys below `directory` (its own marker included) that are wanted gone. Taken before the bucket is asked, it says of
+    /// what the bucket shows what may have gone meanwhile.
+    pub fn going_below(&self, directory: &Key) -> HashSet<Key> {
+        let queue = self.shared.queue.lock();
+        queue.below(directory).filter(|(_, entry)| entry.is_absent()).map(|(key, _)| key.clone()).collect()
     }
 
     /// `clean`, `dirty`, `uploading` or `failed`.

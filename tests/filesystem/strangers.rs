@@ -250,6 +250,30 @@ async fn a_directory_is_there_while_the_file_of_its_name_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_late_answer_shows_of_a_removed_directory_is_gone() {
+    for by_name in [true, false] {
+        let bucket = Bucket::new();
+        let mount = bucket.mount_with(Options { ttl: Duration::from_millis(1), ..Options::default() });
+        // No marker of `x`, whose removal would be noticed.
+        bucket.put("d/x/f", b"bytes").await;
+        assert_eq!(mount.names("d/x").await.unwrap(), ["f"]);
+        mount.unlink("d/x/f").await.unwrap();
+        mount.rmdir("d/x").await.unwrap();
+        mount.rmdir("d").await.unwrap();
+        mount.mkdir("d").await.unwrap();
+        bucket.faults.add(Rule::on(Operation::ListObjectsV2).fault(Fault::LateReply(Duration::from_secs(5))));
+        if by_name {
+            mount.mkdir("d/x").await.unwrap();
+        } else {
+            assert!(mount.names("d").await.unwrap().is_empty());
+        }
+        bucket.faults.clear();
+        mount.settle().await;
+        assert_eq!(bucket.keys().contains(&"d/x/".to_owned()), by_name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_file_moves_into_a_directory_that_takes_its_name() {
     let bucket = Bucket::like_minio();
     let mount = bucket.mount_with(Options { ttl: Duration::from_millis(1), ..Options::default() });
