@@ -72,6 +72,13 @@ impl Key {
         self.0.len() > directory.0.len() && self.0.starts_with(directory.as_str())
     }
 
+    /// True where a part of the key is `.` or `..` to a program that splits paths at backslashes too, and trims what it finds.
+    /// MinIO holds no such key; other stores do.
+    pub fn walks_in_windows(&self) -> bool {
+        let is_blank = |c: char| c <= ' ';
+        self.0.split(['/', '\\']).any(|part| matches!(part.trim_matches(is_blank), "." | ".."))
+    }
+
     /// This key moved from below `from` to below `to`; both end in a slash.
     pub fn moved(&self, from: &Key, to: &Key) -> Option<Key> {
         self.0.strip_prefix(from.as_str()).map(|rest| Key::new(format!("{}{rest}", to.0)))
@@ -195,6 +202,14 @@ pub struct ListedObject {
     pub size: u64,
     pub etag: ETag,
     pub last_modified: SystemTime,
+    /// None: the standard one.
+    pub storage_class: Option<String>,
+}
+
+impl ListedObject {
+    pub fn version(&self) -> Version {
+        Version { key: self.key.clone(), etag: self.etag.clone(), size: self.size }
+    }
 }
 
 /// The number of a local data file; never reused within one cache directory.
@@ -232,6 +247,16 @@ mod tests {
         assert!(!Key::from("a/").is_below(&Key::from("a/")));
         assert_eq!(Key::from("a/b/c").moved(&Key::from("a/"), &Key::from("x/y/")), Some(Key::from("x/y/b/c")));
         assert_eq!(Key::from("ab").moved(&Key::from("a/"), &Key::from("x/")), None);
+    }
+
+    #[test]
+    fn what_walks_up_a_path_of_windows_is_known() {
+        for key in ["..\\bar", "a\\..\\b", "d/.\\x", "..\\", "a/ ..", "a/.. /b"] {
+            assert!(Key::from(key).walks_in_windows(), "{key}");
+        }
+        for key in ["a\\b", "\\", "...", "a..b", "a\\..b", ".a/b", "a/"] {
+            assert!(!Key::from(key).walks_in_windows(), "{key}");
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::store::Condition;
 use crate::types::{Key, ObjectHeaders};
 use crate::{clock, media};
 
+/// Under this name the journal has the root's mode and owner, as metadata.
+const ROOT_ATTRIBUTES: &str = "root";
+
 impl Fs {
     pub async fn getattr(&self, ino: Ino) -> Result<Entry> {
         if self.needs_check(ino)? {
@@ -123,6 +126,28 @@ impl Fs {
         if changed && ino != ROOT {
             inode.known = true;
             self.store_attributes(&mut names, ino)?;
+        } else if before.0 != inode.mode || before.1 != inode.uid || before.2 != inode.gid {
+            self.keep_root(&names)?;
+        }
+        Ok(())
+    }
+
+    /// The root has no object of its own: its mode and its owner are kept here, for the mounts from this cache directory.
+    fn keep_root(&self, names: &Namespace) -> Result<()> {
+        let root = names.get(ROOT).ok_or(Error::NotFound)?;
+        let metadata = self.headers_of(root, &Key::root()).metadata;
+        let text = serde_json::to_string(&metadata).map_err(|error| Error::Journal(error.to_string()))?;
+        self.journal.set_meta(ROOT_ATTRIBUTES, &text)
+    }
+
+    pub(super) fn restore_root(&self) -> Result<()> {
+        let Some(text) = self.journal.meta(ROOT_ATTRIBUTES)?.filter(|_| self.config.posix_metadata) else { return Ok(()) };
+        match serde_json::from_str(&text) {
+            Ok(metadata) => {
+                let headers = ObjectHeaders { metadata, ..ObjectHeaders::default() };
+                self.names.lock().get_mut(ROOT).into_iter().for_each(|root| root.take_headers(headers.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "the attributes of the mount's root can't be read; the defaults hold"),
         }
         Ok(())
     }
@@ -161,7 +186,7 @@ impl Fs {
         let held = inode.held();
         let was_there = was_there || held.is_some() || inode.directory().is_some_and(|d| d.marker != Some(false));
         let content = match (&inode.node, held) {
-            (Node::Directory(_), _) => Content::Inline(Vec::new()),
+            (Node::Directory(node), _) => node.filled.clone().map_or(Content::Inline(Vec::new()), Content::CopyOf),
             (_, Some(version)) => Content::CopyOf(version),
             // Clean, without a version: nothing of it was ever wanted in the bucket.
             (_, None) => Content::Inline(Vec::new()),
@@ -178,7 +203,9 @@ impl Fs {
             Node::Directory(_) => (FileType::Directory, None),
             Node::Symlink(link) => (FileType::Symlink, link.target.clone()),
         };
-        if headers.content_type.is_none() || kind == FileType::Directory {
+        // Bytes in a marker have the type that they came with.
+        let is_marker = inode.directory().is_some_and(|directory| directory.filled.is_none());
+        if headers.content_type.is_none() || is_marker {
             headers.content_type = Some(media::content_type(key, &[]).into());
         }
         if self.config.posix_metadata {

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
 use crate::namespace::{Child, Directory, File, Ino, Namespace, Node, keys};
-use crate::store::Condition;
+use crate::store::{Condition, ErrorKind};
 use crate::types::Key;
 
 /// O_EXCL asks the bucket again unless the name was found missing this short a time ago: long enough for the lookup that
@@ -35,6 +35,7 @@ impl Fs {
                 names.get_mut(ino).ok_or(Error::NotFound)?.lookups += 1;
                 return Ok((self.entry(&names, ino)?, opened));
             }
+            self.check_storable(parent, &name).await?;
             if let Some(ino) = self.create_new(parent, &name, mode, access, caller)? {
                 let opened = self.open_inode(ino, access)?;
                 return Ok((self.entry(&self.names.lock(), ino)?, opened));
@@ -109,6 +110,7 @@ impl Fs {
         if self.resolve(parent, &name, self.fresh_since()).await?.is_some() {
             return Err(Error::Exists);
         }
+        self.check_storable(parent, &name).await?;
         let mut names = self.names.lock();
         let key = self.directory_key(&names, parent)?.child(&name);
         let marker = key.as_directory();
@@ -178,6 +180,19 @@ impl Fs {
         names.set_missing(parent, name, Instant::now());
         self.directory_changed(names, parent);
         old
+    }
+
+    /// A name of a form that not every store takes is refused when it is made, and not when it is sent. In an outage it is
+    /// taken: `status` says then what became of it.
+    pub(super) async fn check_storable(&self, parent: Ino, name: &str) -> Result<()> {
+        if !Key::new(name).walks_in_windows() {
+            return Ok(());
+        }
+        let key = self.directory_key(&self.names.lock(), parent)?.child(name);
+        match self.store.head(&key).await {
+            Err(error) if error.is(ErrorKind::InvalidName) => Err(Error::Invalid),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn check_key(&self, key: &Key) -> Result<()> {

@@ -1,7 +1,8 @@
 //! Listing: opendir, readdir, and the LIST behind them.
 //!
 //! A listing costs ceil(n / 1,000) LISTs and no HEAD. It is taken in whole, then laid under what is wanted locally; a
-//! handle shows the snapshot of its first readdir until it is rewound.
+//! handle shows the snapshot of its first readdir until it is read from the start again. A cookie is the number of the entry
+//! before it, and means the same in all snapshots of a directory: see `namespace::positions`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -28,8 +29,17 @@ const TURNS: usize = 4;
 
 /// What one handle shows.
 pub(super) struct Snapshot {
-    entries: Vec<(Arc<str>, Ino, Kind)>,
+    /// By their numbers.
+    entries: Vec<Listed>,
     parent: Ino,
+}
+
+#[derive(Clone)]
+struct Listed {
+    number: u64,
+    name: Arc<str>,
+    ino: Ino,
+    kind: Kind,
 }
 
 impl Fs {
@@ -47,7 +57,9 @@ impl Fs {
     pub async fn readdir(&self, number: u64, cookie: u64, plus: bool) -> Result<Vec<DirEntry>> {
         let handle = self.handles.directory(number)?;
         if cookie == 0 || handle.snapshot.lock().is_none() {
-            let snapshot = Arc::new(self.snapshot(handle.ino).await?);
+            // With nobody else in the midst of a listing, this one is in the order of the names.
+            let begins = cookie == 0 && handle.snapshot.lock().is_none() && self.handles.of_directory(handle.ino) == 1;
+            let snapshot = Arc::new(self.snapshot(handle.ino, begins).await?);
             *handle.snapshot.lock() = Some(snapshot);
         }
         let Some(snapshot) = handle.snapshot.lock().clone() else { return Ok(Vec::new()) };
@@ -55,20 +67,15 @@ impl Fs {
         if let Some(inode) = names.get_mut(handle.ino).filter(|_| cookie == 0) {
             inode.access(clock::now());
         }
-        let mut entries = Vec::new();
-        for at in cookie..(cookie + BATCH as u64) {
-            let (name, ino, kind) = match at {
-                0 => (".".into(), handle.ino, Kind::Directory),
-                1 => ("..".into(), snapshot.parent, Kind::Directory),
-                _ => match snapshot.entries.get(at as usize - 2) {
-                    Some((name, ino, kind)) => (Arc::clone(name), *ino, *kind),
-                    None => break,
-                },
-            };
-            let entry = if plus && at >= 2 { self.known_entry(&names, ino) } else { None };
-            entries.push(DirEntry { name: OsString::from(&*name), ino, kind, next: at + 1, entry });
-        }
-        Ok(entries)
+        let dot = |number, name: &str, ino| Listed { number, name: name.into(), ino, kind: Kind::Directory };
+        let dots = [dot(1, ".", handle.ino), dot(2, "..", snapshot.parent)];
+        let from = snapshot.entries.partition_point(|listed| listed.number <= cookie);
+        let listed = dots.iter().filter(|dot| dot.number > cookie).chain(&snapshot.entries[from..]);
+        let entries = listed.take(BATCH).map(|Listed { number, name, ino, kind }| {
+            let entry = if plus && *number > 2 { self.known_entry(&names, *ino) } else { None };
+            DirEntry { name: OsString::from(&**name), ino: *ino, kind: *kind, next: *number, entry }
+        });
+        Ok(entries.collect())
     }
 
     fn known_entry(&self, names: &Namespace, ino: Ino) -> Option<super::Entry> {
@@ -82,7 +89,7 @@ impl Fs {
         Some(super::Entry { attr, ttl: std::time::Duration::ZERO })
     }
 
-    async fn snapshot(&self, ino: Ino) -> Result<Snapshot> {
+    async fn snapshot(&self, ino: Ino, anew: bool) -> Result<Snapshot> {
         // A directory that was removed while open has nothing in it.
         if self.names.lock().key(ino).is_none() {
             return Ok(Snapshot { entries: Vec::new(), parent: ino });
@@ -99,11 +106,20 @@ impl Fs {
                     Node::Directory(_) => Kind::Directory,
                     Node::Symlink(_) => Kind::Symlink,
                 };
-                Some((Arc::clone(name), *ino, kind))
+                Some(Listed { number: 0, name: Arc::clone(name), ino: *ino, kind })
             }
             Child::Missing(_) => None,
         });
-        Ok(Snapshot { entries: entries.collect(), parent })
+        let mut entries: Vec<Listed> = entries.collect();
+        if let Some(node) = names.directory_mut(ino) {
+            if anew {
+                node.positions.forget();
+            }
+            let numbers = node.positions.of(entries.iter().map(|listed| &listed.name));
+            entries.iter_mut().zip(numbers).for_each(|(listed, number)| listed.number = number);
+        }
+        entries.sort_unstable_by_key(|listed| listed.number);
+        Ok(Snapshot { entries, parent })
     }
 
     /// What is wanted in the directory and isn't in memory (after a restart) gets its inodes.
@@ -280,7 +296,7 @@ impl Fs {
         // A listing that was on its way while the marker arrived lacks it.
         let overtaken = names.is_touched(watch.id, ino, &MARKER.into()) || self.writer.is_landing(key);
         if !overtaken && let Some(node) = names.directory_mut(ino) {
-            node.marker = Some(listing.marker.is_some());
+            node.see_marker(listing.marker.map(|marker| marker.version()).as_ref());
         }
         drop(names);
         for (name, _) in vanished {

@@ -67,7 +67,7 @@ impl Events for Fs {
         let Some(inode) = names.get_mut(ino) else { return };
         let held = inode.held();
         match (&mut inode.node, content) {
-            (Node::Directory(node), _) => node.marker = Some(true),
+            (Node::Directory(node), _) => node.see_marker(Some(version)),
             (Node::File(node), Content::Staged(id)) if node.local.as_ref().is_some_and(|local| local.id() == *id) => {
                 inode.set_version(version.clone(), Modified::About(last_modified));
             }
@@ -104,6 +104,7 @@ impl Events for Fs {
                 node.version = Some(new.clone());
             }
             Node::Symlink(link) if link.version.as_ref() == Some(old) => link.version = Some(new.clone()),
+            Node::Directory(node) if node.filled.as_ref() == Some(old) => node.filled = Some(new.clone()),
             _ => {}
         }
     }
@@ -113,7 +114,7 @@ impl Events for Fs {
         if let Some(directory) = names.find(&key.as_directory()).filter(|_| key.is_marker()) {
             names.touch(directory, &MARKER.into());
             if let Some(node) = names.directory_mut(directory) {
-                node.marker = Some(false);
+                node.see_marker(None);
             }
             return;
         }

@@ -30,7 +30,7 @@ pub(super) struct FileHandle {
 
 pub(super) struct DirectoryHandle {
     pub ino: Ino,
-    /// What readdir shows: taken at its first call, and again at a rewind.
+    /// What readdir shows: taken at its first call, and again at the start.
     pub snapshot: Mutex<Option<Arc<Snapshot>>>,
 }
 
@@ -68,6 +68,11 @@ impl Handles {
 
     pub fn directory(&self, number: u64) -> Result<Arc<DirectoryHandle>> {
         self.directories.read().get(&number).cloned().ok_or(Error::BadHandle)
+    }
+
+    /// Open handles of the directory.
+    pub fn of_directory(&self, ino: Ino) -> usize {
+        self.directories.read().values().filter(|handle| handle.ino == ino).count()
     }
 
     pub fn remove_directory(&self, number: u64) {

@@ -189,7 +189,8 @@ impl Fs {
         }
         let ino = names.insert_found(parent, name, Node::Directory(Directory::default()), clock::now());
         self.replace(names, parent, name, ino);
-        if let Some(Desired { content: Content::Inline(_), headers: Some(headers), .. }) = self.writer.pending(marker)
+        let is_marker = |desired: &Desired| !matches!(desired.content, Content::Absent | Content::KeptDirectory);
+        if let Some(Desired { headers: Some(headers), .. }) = self.writer.pending(marker).filter(is_marker)
             && let Some(inode) = names.get_mut(ino)
         {
             inode.take_headers(headers);

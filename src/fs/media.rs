@@ -16,7 +16,7 @@ const S3_METADATA_BYTES: usize = 2048;
 const R2_METADATA_BYTES: usize = 8192;
 
 /// HEADs at once, where a rename has to know the headers of what moves.
-const QUESTIONS_AT_ONCE: usize = 16;
+pub(super) const QUESTIONS_AT_ONCE: usize = 16;
 
 impl Fs {
     /// Makes sure that the inode's headers are those of its object. Costs nothing where they are known; in an outage what
@@ -118,7 +118,8 @@ impl Fs {
     }
 
     /// Learns the headers of those files that get others when `ino` goes from `from` to `to` (without slashes), since a copy
-    /// keeps all headers or replaces all; and those of directories' markers, which are made anew.
+    /// keeps all headers or replaces all; of those in a storage class, which a copy doesn't keep; and of directories' markers,
+    /// which are made anew.
     pub(super) async fn know_moving(&self, ino: Ino, from: &Key, to: &Key) -> Result<()> {
         let unknown: Vec<Ino> = {
             let names = self.names.lock();
@@ -127,11 +128,12 @@ impl Fs {
             let all = names.below(ino).into_iter().chain([(from.clone(), ino)]);
             let gets_others = |key: &Key| match is_directory {
                 true => key.moved(&from, &to).is_some_and(|moved| self.config.rules.differ(key, &moved)),
-                false => self.config.rules.differ(&from, &to),
+                // Its storage class has to be known.
+                false => true,
             };
             let is_asked = |key: &Key, inode: &Inode| match inode.directory() {
                 Some(directory) => directory.marker == Some(true),
-                None => inode.file().is_some() && gets_others(key),
+                None => inode.file().is_some_and(|file| file.headers.storage_class.is_some() || gets_others(key)),
             };
             let is_asked = |key: &Key, ino: Ino| names.get(ino).is_some_and(|inode| !inode.known && is_asked(key, inode));
             all.filter(|(key, ino)| is_asked(key, *ino)).map(|(_, ino)| ino).collect()

@@ -90,7 +90,7 @@ impl Fs {
         config: FsConfig,
     ) -> Result<Arc<Fs>> {
         let owner = Owner { uid: config.uid, gid: config.gid, file_mode: 0o666 & !config.umask, directory_mode: 0o777 & !config.umask };
-        Ok(Arc::new_cyclic(|me| Fs {
+        let fs = Arc::new_cyclic(|me| Fs {
             store,
             journal,
             cache,
@@ -106,7 +106,9 @@ impl Fs {
             outage: outage::Outage::default(),
             closed: AtomicBool::new(false),
             me: me.clone(),
-        }))
+        });
+        fs.restore_root()?;
+        Ok(fs)
     }
 
     /// What to tell the kernel; set once, before the first request. Also starts the writer.

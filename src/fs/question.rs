@@ -196,7 +196,7 @@ impl Fs {
                 inode.take_headers(headers);
             }
             if let Some(node) = names.directory_mut(absorbed.ino) {
-                node.marker = Some(true);
+                node.see_marker(Some(&marker.version()));
             }
         }
         drop(names);
@@ -265,20 +265,20 @@ impl Fs {
             }
         }
         let info = self.head(&target).await?;
-        if let Some(info) = &info {
-            let version = Version { key: target.clone(), etag: info.etag.clone(), size: info.size };
-            self.learn(&version, info.last_modified, &info.headers);
+        let version = info.as_ref().map(|info| Version { key: target.clone(), etag: info.etag.clone(), size: info.size });
+        if let (Some(info), Some(version)) = (&info, &version) {
+            self.learn(version, info.last_modified, &info.headers);
         }
         match (info, parent) {
             (Some(info), _) if target.is_marker() => {
                 self.set_headers(ino, info.headers);
-                self.set_marker(ino, true);
+                self.see_marker(ino, version.as_ref());
             }
             (None, _) if target.is_marker() => {
                 self.set_headers(ino, ObjectHeaders::default());
                 let overtaken = parent.is_some_and(|parent| self.names.lock().is_touched(watch.id, parent, name));
                 if !overtaken && !self.writer.is_landing(&target) {
-                    self.set_marker(ino, false);
+                    self.see_marker(ino, None);
                 }
             }
             (Some(info), Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Object(info), asked, watch.id),
@@ -323,9 +323,9 @@ impl Fs {
         }
     }
 
-    fn set_marker(&self, ino: Ino, there: bool) {
+    fn see_marker(&self, ino: Ino, marker: Option<&Version>) {
         if let Some(node) = self.names.lock().directory_mut(ino) {
-            node.marker = Some(there);
+            node.see_marker(marker);
         }
     }
 

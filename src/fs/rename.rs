@@ -10,8 +10,10 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
+use super::media::QUESTIONS_AT_ONCE;
 use super::question::Watching;
 use super::remove::absent;
 use super::{Fs, RenameFlags};
@@ -21,14 +23,21 @@ use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
 use crate::namespace::{Ino, Inode, Namespace, Node, Seen, keys};
 use crate::store::{Condition, ListRequest};
-use crate::types::{Key, ListedObject, Version};
-use crate::writer::Hold;
+use crate::types::{Key, ListedObject, ObjectHeaders, Version};
+use crate::writer::{Hold, copied};
 
 /// One name, and the inode found under it.
 struct Place {
     parent: Ino,
     name: Arc<str>,
     ino: Option<Ino>,
+}
+
+/// An object below a directory that no path can show.
+struct Hidden {
+    version: Version,
+    /// None: a copy keeps them all.
+    headers: Option<ObjectHeaders>,
 }
 
 /// Desired states by key, and the keys that are left (with whether the bucket may hold them).
@@ -62,6 +71,7 @@ impl Fs {
             return Err(Error::Invalid);
         }
         let (name, to_name) = (self.name(name)?, self.name(to_name)?);
+        self.check_storable(to, &to_name).await?;
         for _ in 0..super::RACES {
             let from = self.resolve(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
             let target = self.resolve(to, &to_name, self.fresh_since()).await?;
@@ -101,15 +111,22 @@ impl Fs {
     }
 
     /// Learns what a rename has to know of a directory: all below it where it moves, whether it is empty where it goes.
-    async fn prepare(&self, ino: Ino, moves: bool) -> Result<Vec<ListedObject>> {
+    async fn prepare(&self, ino: Ino, moves: bool) -> Result<Vec<Hidden>> {
         if !self.names.lock().get(ino).is_some_and(Inode::is_directory) {
             return Ok(Vec::new());
         }
         if moves {
-            return self.load_below(ino).await;
+            let hidden = self.load_below(ino).await?;
+            return stream::iter(hidden).map(|object| self.hidden(object)).buffer_unordered(QUESTIONS_AT_ONCE).try_collect().await;
         }
         self.load_listing_for_removal(ino).await?;
         Ok(Vec::new())
+    }
+
+    async fn hidden(&self, object: ListedObject) -> Result<Hidden> {
+        let version = object.version();
+        let info = if object.storage_class.is_some() { self.head(&object.key).await? } else { None };
+        Ok(Hidden { version, headers: info.map(|info| info.headers) })
     }
 
     /// Learns the headers of what gets others under its new path.
@@ -128,7 +145,7 @@ impl Fs {
     }
 
     /// False: another change came between the look-ups and now.
-    fn rename_now(&self, old: &Place, new: &Place, flags: RenameFlags, hidden: &[ListedObject]) -> Result<bool> {
+    fn rename_now(&self, old: &Place, new: &Place, flags: RenameFlags, hidden: &[Hidden]) -> Result<bool> {
         let mut names = self.names.lock();
         if names.child(old.parent, &old.name) != old.ino || names.child(new.parent, &new.name) != new.ino {
             return Ok(false);
@@ -175,15 +192,7 @@ impl Fs {
         }
     }
 
-    fn plan_rename(
-        &self,
-        names: &Namespace,
-        from: Ino,
-        old: &Place,
-        new: &Place,
-        flags: RenameFlags,
-        hidden: &[ListedObject],
-    ) -> Result<Plan> {
+    fn plan_rename(&self, names: &Namespace, from: Ino, old: &Place, new: &Place, flags: RenameFlags, hidden: &[Hidden]) -> Result<Plan> {
         let old_key = self.directory_key(names, old.parent)?.child(&old.name);
         let new_key = self.directory_key(names, new.parent)?.child(&new.name);
         let condition = if flags.no_replace { Condition::IfAbsent } else { Condition::Any };
@@ -215,7 +224,7 @@ impl Fs {
         ino: Ino,
         from: &Key,
         to: &Key,
-        hidden: &[ListedObject],
+        hidden: &[Hidden],
         condition: &Condition,
         plan: &mut Plan,
     ) -> Result<()> {
@@ -233,18 +242,17 @@ impl Fs {
                 None => {}
             }
         }
-        for object in hidden.iter().filter(|object| object.key.is_below(&from)) {
-            let moved = object.key.moved(&from, &to).ok_or(Error::Invalid)?;
-            let version = Version { key: object.key.clone(), etag: object.etag.clone(), size: object.size };
+        for Hidden { version, headers } in hidden.iter().filter(|hidden| hidden.version.key.is_below(&from)) {
+            let moved = version.key.moved(&from, &to).ok_or(Error::Invalid)?;
             let desired = Desired {
-                content: Content::CopyOf(version),
-                headers: None,
+                content: Content::CopyOf(version.clone()),
+                headers: headers.clone(),
                 condition: Condition::Any,
                 was_there: false,
                 since: clock::now(),
             };
             plan.wanted.insert(moved, desired);
-            plan.leave(object.key.clone(), true);
+            plan.leave(version.key.clone(), true);
         }
         Ok(())
     }
@@ -258,7 +266,8 @@ impl Fs {
         let has_marker = pending.is_some() || node.is_some_and(|node| node.marker != Some(false));
         if has_marker || empty {
             let headers = Some(self.headers_of(inode, to));
-            let content = Content::Inline(Vec::new());
+            let filled = pending.map_or_else(|| node.and_then(|node| node.filled.clone()), |pending| copied(&pending.content).cloned());
+            let content = filled.map_or(Content::Inline(Vec::new()), Content::CopyOf);
             let desired = Desired { content, headers, condition: Condition::Any, was_there: false, since: clock::now() };
             plan.wanted.insert(to.clone(), desired);
         }
@@ -363,13 +372,14 @@ impl Fs {
             }
             if let Some(marked) = keys::marked_by_hadoop(&object.key) {
                 self.hadoop_markers.store(true, Ordering::Release);
-                let marker = ListedObject { key: marked, ..object.clone() };
+                // It goes, and a marker of our own comes: no bytes of it are to be copied from there.
+                let marker = ListedObject { key: marked, size: 0, ..object.clone() };
                 self.take_in_object(&mut names, ino, key, &marker, begun, watch, &mut there);
             } else if keys::shown_key(&object.key).is_err() {
                 hidden.push(object);
             } else if object.key == *key {
                 if let Some(node) = names.directory_mut(ino) {
-                    node.marker = Some(true);
+                    node.see_marker(Some(&object.version()));
                 }
             } else {
                 self.take_in_object(&mut names, ino, key, &object, begun, watch, &mut there);
@@ -424,7 +434,7 @@ impl Fs {
         }
         if last.is_empty() {
             if let Some(node) = names.directory_mut(at) {
-                node.marker = Some(true);
+                node.see_marker(Some(&object.version()));
             }
             return;
         }
@@ -434,9 +444,11 @@ impl Fs {
         if self.writer.pending(&object.key).is_some() || is_directory || overtaken {
             return;
         }
-        let version = Version { key: object.key.clone(), etag: object.etag.clone(), size: object.size };
-        let seen = Seen::Object { version, modified: object.last_modified, headers: self.learned(object).map(Box::new) };
+        let seen = Seen::Object { version: object.version(), modified: object.last_modified, headers: self.learned(object).map(Box::new) };
         let absorbed = names.absorb(at, last, seen, begun, clock::now());
+        if let Some(inode) = names.get_mut(absorbed.ino).filter(|inode| !inode.known) {
+            inode.headers_mut().storage_class = object.storage_class.clone();
+        }
         there.insert(absorbed.ino);
         self.tell_kernel(at, last, absorbed);
     }

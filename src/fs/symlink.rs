@@ -29,6 +29,7 @@ impl Fs {
         if self.resolve(parent, &name, self.fresh_since()).await?.is_some() {
             return Err(Error::Exists);
         }
+        self.check_storable(parent, &name).await?;
         let mut names = self.names.lock();
         let key = self.directory_key(&names, parent)?.child(&name);
         self.check_key(&key)?;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::AccessNote;
+use super::positions::Positions;
 use crate::cache::LocalFile;
 use crate::types::{ObjectHeaders, Version};
 
@@ -102,9 +103,12 @@ pub struct Directory {
     pub complete: bool,
     /// Whether the marker object `dir/` is in the bucket; None: not known.
     pub marker: Option<bool>,
+    /// The marker's version where it holds bytes, as some programs' do: they are kept.
+    pub filled: Option<Version>,
     pub headers: ObjectHeaders,
     /// The name found missing last, and when that answer came.
     pub last_missing: Option<(Arc<str>, Instant)>,
+    pub positions: Positions,
     /// Recent lookups of names not known before: above zero they mostly hit, below they mostly missed.
     pub luck: i8,
 }
@@ -130,6 +134,12 @@ const FILLING: u32 = 8;
 const BURST: Duration = Duration::from_secs(1);
 
 impl Directory {
+    /// The bucket has this marker, or none.
+    pub fn see_marker(&mut self, marker: Option<&Version>) {
+        self.marker = Some(marker.is_some());
+        self.filled = marker.filter(|marker| marker.size > 0).cloned();
+    }
+
     /// A new name was made here.
     pub fn count_new(&mut self, now: Instant) {
         self.burst = match self.burst {

@@ -12,6 +12,7 @@ pub mod attributes;
 mod inode;
 pub mod keys;
 mod numbers;
+mod positions;
 mod remote;
 mod times;
 mod tree;

@@ -133,7 +133,7 @@ async fn one(place: &Place<'_>, waiting: &Waiting, options: &ExportOptions) -> R
     let source = match &waiting.action {
         Action::Delete | Action::Attributes => return Ok(Outcome::Nothing),
         Action::KeepDirectory => return make_folder(top, &waiting.key),
-        Action::Inline(_) if waiting.key.is_marker() => return make_folder(top, &waiting.key),
+        Action::Inline(_) | Action::Copy(_) if waiting.key.is_marker() => return make_folder(top, &waiting.key),
         Action::Copy(_) if options.store.is_none() => return Ok(Outcome::Nothing),
         Action::Copy(version) => Source::Bucket(version),
         Action::Inline(bytes) => Source::Bytes(bytes),

@@ -151,7 +151,7 @@ impl Inventory {
         let mut counts = Counts { unnamed: self.unnamed.len() as u64, torn: self.torn.len() as u64, ..Counts::default() };
         for waiting in &self.waiting {
             let count = match waiting.action {
-                Action::Inline(_) if waiting.key.is_marker() => &mut counts.directories,
+                Action::Inline(_) | Action::Copy(_) if waiting.key.is_marker() => &mut counts.directories,
                 Action::Upload(_) | Action::Inline(_) => &mut counts.files,
                 Action::KeepDirectory => &mut counts.directories,
                 Action::Copy(_) => &mut counts.copies,

@@ -149,7 +149,8 @@ pub trait ObjectStore: Send + Sync + 'static {
 
     async fn put(&self, key: &Key, body: Body, headers: &ObjectHeaders, condition: &Condition) -> Result<Receipt>;
 
-    /// Server-side copy of one version (to 5 GiB). `headers` None keeps the source's, Some replaces them all.
+    /// Server-side copy of one version (to 5 GiB). `headers` None keeps the source's but for its storage class, Some replaces them
+    /// all.
     /// Copying an object onto itself needs `headers`. The ETag is a condition on the source: PreconditionFailed where that
     /// version is gone; the size is believed.
     async fn copy(&self, from: &Version, to: &Key, headers: Option<&ObjectHeaders>) -> Result<Receipt>;

@@ -37,8 +37,7 @@ impl PrefixStore {
     }
 
     fn object_up(&self, object: ListedObject) -> Option<ListedObject> {
-        let ListedObject { key, size, etag, last_modified } = object;
-        self.up(key).map(|key| ListedObject { key, size, etag, last_modified })
+        self.up(object.key.clone()).map(|key| ListedObject { key, ..object })
     }
 }
 

@@ -25,7 +25,9 @@ pub async fn keep_theirs(shared: &Arc<Shared>, job: &Job, theirs: &ObjectInfo) -
         let is_free = |key: &_| queue.get(key).is_none() && queue.flight(key).is_none();
         (1..).map(|attempt| conflict_key(&job.key, &shared.config.host, time, attempt)).find(is_free).ok_or(Error::Exists)?
     };
-    let desired = Desired { content: Content::CopyOf(version.clone()), headers: None, condition: Condition::Any, ..job.desired.clone() };
+    // A copy that names no headers keeps all but the storage class.
+    let headers = theirs.headers.storage_class.is_some().then(|| theirs.headers.clone());
+    let desired = Desired { content: Content::CopyOf(version.clone()), headers, condition: Condition::Any, ..job.desired.clone() };
     let copying = Job { key: kept.clone(), desired, file: None, ..job.clone() };
     let stored = match copy_version(shared, &copying, &version).await {
         Ok(Effect::Stored(stored)) => stored,

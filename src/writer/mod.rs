@@ -69,6 +69,7 @@ use crate::journal::{Change, Content, Desired, Journal};
 use crate::store::Store;
 use crate::types::{FileId, Key, ObjectHeaders, Version};
 
+pub use copy::copied;
 use entry::{Entry, Failure};
 #[doc(hidden)]
 pub use grid::Tuning;

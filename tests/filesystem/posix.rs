@@ -3,9 +3,9 @@
 use std::future::Future;
 
 use mediafs::error::{Error, Result};
-use mediafs::fs::SetAttr;
+use mediafs::fs::{SetAttr, SetTime};
 
-use crate::world::{Bucket, World, requests};
+use crate::world::{Bucket, ME, Options, ROOT, World, requests};
 
 /// A path of four directories that leaves `left` bytes of a key's 1,024 for a name.
 async fn deep(mount: &World, left: usize) -> String {
@@ -87,6 +87,73 @@ async fn times_move_as_on_a_disk() {
     assert_eq!(moved(&mount, "d", async { mount.names("d").await.map(drop) }).await, "");
     assert_eq!(moved(&mount, "d", mount.rename("d/n", "d/o")).await, "mc");
     assert_eq!(moved(&mount, "d", mount.unlink("d/o")).await, "mc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_root_takes_attributes_and_keeps_mode_and_owner() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let set = SetAttr { mode: Some(0o2750), uid: Some(33), gid: Some(34), mtime: Some(SetTime::To(time)), ..SetAttr::default() };
+    let shown = mount.fs.setattr(ROOT, set).await.unwrap().attr;
+    assert_eq!((shown.mode, shown.uid, shown.gid, shown.mtime), (0o2750, 33, 34, time));
+    assert_eq!(mount.fs.getattr(ROOT).await.unwrap().attr.mtime, time);
+    mount.settle().await;
+    assert!(requests(&mount).is_empty() && bucket.keys().is_empty(), "no object is made for it");
+    let folder = std::sync::Arc::clone(&mount.folder);
+    drop(mount);
+    let again = bucket.mount_in(folder, Options::default()).fs.getattr(ROOT).await.unwrap().attr;
+    assert_eq!((again.mode, again.uid, again.gid), (0o2750, 33, 34));
+    let elsewhere = bucket.mount().fs.getattr(ROOT).await.unwrap().attr;
+    assert_eq!((elsewhere.mode, elsewhere.uid, elsewhere.gid), (0o755, ME.uid, ME.gid));
+}
+
+/// Names with their positions, from `cookie` on, at most so many.
+async fn listed(mount: &World, handle: u64, cookie: u64, count: usize) -> Vec<(String, u64)> {
+    let entries = mount.fs.readdir(handle, cookie, false).await.unwrap();
+    entries.into_iter().map(|entry| (entry.name.into_string().unwrap(), entry.next)).take(count).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_in_a_directory_hold_while_it_changes() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    for number in 0..2000 {
+        mount.save(&format!("d/{number:04}"), b"").await.unwrap();
+    }
+    let ino = mount.stat("d").await.unwrap().ino;
+    let stream = mount.fs.opendir(ino).await.unwrap();
+    let first = listed(&mount, stream, 0, 502).await;
+    let (middle, position) = first.last().unwrap().clone();
+    assert_eq!(middle, "0499");
+    // What was shown goes, something comes before and behind; then the stream goes to its start and back, and others list.
+    for name in ["0003", "0499", "0700"] {
+        mount.unlink(&format!("d/{name}")).await.unwrap();
+    }
+    for name in ["0000a", "zzzz"] {
+        mount.save(&format!("d/{name}"), b"").await.unwrap();
+    }
+    assert_eq!(mount.names("d").await.unwrap().len(), 1999);
+    assert_eq!(listed(&mount, stream, 0, 1).await[0].0, ".");
+    // The kernel serves one stream from what another one listed, and then asks for the rest.
+    let other = mount.fs.opendir(ino).await.unwrap();
+    for handle in [stream, other] {
+        let (mut cookie, mut names) = (position, Vec::new());
+        loop {
+            let batch = listed(&mount, handle, cookie, 100).await;
+            let Some((_, next)) = batch.last() else { break };
+            cookie = *next;
+            names.extend(batch.into_iter().map(|(name, _)| name));
+        }
+        let stayed: Vec<String> = (500..2000).filter(|number| *number != 700).map(|number| format!("{number:04}")).collect();
+        assert_eq!(names[..stayed.len()], stayed, "neither skipped nor repeated");
+        assert_eq!(names[stayed.len()..], ["0000a", "zzzz"]);
+    }
+    for handle in [stream, other] {
+        mount.fs.releasedir(handle);
+    }
+    assert_eq!(mount.names("d").await.unwrap()[..2], ["0000", "0000a"], "with nobody in the midst, by name again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use mediafs::store::fault::{Fault, Rule};
 use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
 use mediafs::types::ObjectHeaders;
 
-use crate::world::{Bucket, Options};
+use crate::world::{Bucket, ME, Options, requests};
 
 #[tokio::test(start_paused = true)]
 async fn every_mark_of_a_directory_is_one() {
@@ -76,6 +76,77 @@ async fn directories_that_nobody_looked_at_keep_their_attributes_when_their_pare
 }
 
 #[tokio::test(start_paused = true)]
+async fn bytes_in_a_directory_s_marker_are_kept() {
+    let bucket = Bucket::new();
+    let headers = ObjectHeaders {
+        content_type: Some("text/html".into()),
+        storage_class: Some("STANDARD_IA".into()),
+        metadata: [("author".to_owned(), "x".to_owned())].into(),
+        ..Default::default()
+    };
+    for key in ["d/", "d/sub/"] {
+        let _receipt = bucket.memory.put(&key.into(), Body::new(b"index".to_vec()), &headers, &Condition::Any).await.unwrap();
+    }
+    bucket.put("d/sub/f", b"f").await;
+    let check = |keys: &[&str], mode: Option<&str>| {
+        for key in keys {
+            let (bytes, info) = bucket.memory.object(&(*key).into()).unwrap_or_else(|| panic!("{key} in {:?}", bucket.keys()));
+            assert_eq!(bytes, "index", "{key}");
+            assert_eq!(info.headers.metadata.get("mode").map(String::as_str), mode, "{key}");
+            let kept = ObjectHeaders { metadata: headers.metadata.clone(), ..info.headers.clone() };
+            assert_eq!((&kept, &info.headers.metadata["author"][..]), (&headers, "x"), "{key}");
+        }
+    };
+    let mount = bucket.mount();
+    mount.chmod("d/sub", 0o700).await.unwrap();
+    mount.settle().await;
+    check(&["d/"], None);
+    check(&["d/sub/"], Some("16832"));
+    // Twice before anything is sent, and once more.
+    mount.rename("d", "e").await.unwrap();
+    mount.rename("e", "g").await.unwrap();
+    assert_eq!(mount.names("g/sub").await.unwrap(), ["f"]);
+    mount.settle().await;
+    check(&["g/"], None);
+    check(&["g/sub/"], Some("16832"));
+    let mount = bucket.mount();
+    mount.rename("g/sub", "h").await.unwrap();
+    mount.chmod("h", 0o755).await.unwrap();
+    mount.chmod("h", 0o711).await.unwrap();
+    mount.settle().await;
+    check(&["h/"], Some("16841"));
+    assert_eq!(bucket.keys(), ["g/", "h/", "h/f"]);
+    mount.unlink("h/f").await.unwrap();
+    mount.rmdir("h").await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["g/"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_class_survives_copies_of_what_nobody_looked_at() {
+    let bucket = Bucket::new();
+    let class = |class: &str| ObjectHeaders { storage_class: Some(class.into()), ..Default::default() };
+    for key in ["d/sub/f", "d//hidden", "single", "mode"] {
+        let _receipt = bucket.memory.put(&key.into(), Body::new(b"x".to_vec()), &class("STANDARD_IA"), &Condition::Any).await.unwrap();
+    }
+    bucket.put("d/plain", b"x").await;
+    let mount = bucket.mount();
+    mount.names("").await.unwrap();
+    mount.rename("d", "e").await.unwrap();
+    mount.rename("single", "renamed").await.unwrap();
+    mount.chmod("mode", 0o600).await.unwrap();
+    let heads = requests(&mount).into_iter().find(|(name, _)| *name == "HeadObject").unwrap().1;
+    assert_eq!(heads, 5, "one for each in a class, and one for the directory's marker");
+    mount.settle().await;
+    let keys: Vec<String> = bucket.keys().into_iter().filter(|key| !key.ends_with('/')).collect();
+    assert_eq!(keys, ["e//hidden", "e/plain", "e/sub/f", "mode", "renamed"]);
+    for key in keys {
+        let kept = bucket.memory.object(&key.as_str().into()).unwrap().1.headers.storage_class;
+        assert_eq!(kept.as_deref(), (key != "e/plain").then_some("STANDARD_IA"), "{key}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn bare_and_empty_objects_are_plain_files() {
     let bucket = Bucket::new();
     bucket.put("empty", b"").await;
@@ -84,6 +155,26 @@ async fn bare_and_empty_objects_are_plain_files() {
     assert_eq!((mount.read("empty").await.unwrap(), mount.read("bare").await.unwrap()), (b"".to_vec(), b"bytes".to_vec()));
     let attr = mount.stat("bare").await.unwrap();
     assert_eq!((attr.kind, attr.mode, attr.size), (Kind::File, 0o644, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_the_store_can_t_hold_is_missing_and_can_t_be_made() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    mount.save("d/f", b"f").await.unwrap();
+    mount.save("d/..\\here", b"other stores take it").await.unwrap();
+    mount.settle().await;
+    bucket.faults.add(Rule::on(Operation::HeadObject).key("*bar").fault(Fault::Error(ErrorKind::InvalidName)));
+    for name in ["d/..\\bar", "d/a\\.\\bar"] {
+        assert!(!mount.exists(name).await, "{name}");
+        assert!(matches!(mount.save(name, b"x").await, Err(Error::Invalid)), "{name}");
+        assert!(matches!(mount.mkdir(name).await, Err(Error::Invalid)), "{name}");
+        assert!(matches!(mount.rename("d/f", name).await, Err(Error::Invalid)), "{name}");
+        let (parent, last) = mount.walk(name).await.unwrap();
+        assert!(matches!(mount.fs.symlink(parent, OsStr::new(last), OsStr::new("f"), ME).await, Err(Error::Invalid)), "{name}");
+    }
+    assert_eq!(mount.names("d").await.unwrap(), ["..\\here", "f"]);
 }
 
 #[tokio::test(start_paused = true)]

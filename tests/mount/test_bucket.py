@@ -1,10 +1,11 @@
 """What other S3 clients see of a save, what the mount sees of theirs, and what is left after mounting again."""
 
+import errno
 import os
 import stat
 
 from harness.suite import Case, Run, SharedCase
-from posix_calls import pattern, write
+from posix_calls import pattern, refused, write
 
 
 class Objects(SharedCase):
@@ -40,6 +41,20 @@ class Objects(SharedCase):
             write(self.dir / name, name.encode())
             self.mount.settle()
             self.assertEqual(self.mount.object(f"{self.name}/{name}"), name.encode())
+
+    def test_a_name_that_the_store_can_t_hold_is_missing_and_refused(self):
+        for name in ("..\\bar", "a\\.\\b", " .."):
+            path = self.dir / name
+            self.assertFalse(path.exists())
+            if Run.store.name == "minio":
+                with refused(errno.EINVAL):
+                    write(path, b"x")
+                with refused(errno.EINVAL):
+                    os.mkdir(path)
+            else:
+                write(path, b"x")
+        self.mount.settle()
+        self.assertNotIn("region", self.mount.shown_log(1000))
 
     def test_a_directory_is_a_marker(self):
         os.mkdir(self.dir / "d")

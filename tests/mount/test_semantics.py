@@ -7,6 +7,8 @@ import mmap
 import os
 import pathlib
 import stat
+import subprocess
+import tempfile
 import unittest
 
 from harness.suite import SharedCase
@@ -134,6 +136,19 @@ class Semantics(SharedCase):
         with refused(errno.ENOENT):
             os.mkdir("x", dir_fd=fd)
 
+    def test_the_root_takes_the_attributes_that_a_copy_brings(self):
+        root, before = self.mount.path, os.stat(self.mount.path)
+        self.addCleanup(os.chmod, root, stat.S_IMODE(before.st_mode))
+        self.addCleanup(os.chown, root, before.st_uid, before.st_gid)
+        self.addCleanup((root / "copied-into-the-root").unlink)
+        with tempfile.TemporaryDirectory() as source:
+            write(pathlib.Path(source) / "copied-into-the-root", b"x")
+            os.chmod(source, 0o751)
+            os.utime(source, (10**9, 10**9))
+            subprocess.run(["cp", "-a", f"{source}/.", root], check=True)
+        shown = os.stat(root)
+        self.assertEqual((stat.S_IMODE(shown.st_mode), shown.st_mtime), (0o751, 10**9))
+
     def test_positions_in_a_long_directory_hold(self):
         names = {f"{number:04}" for number in range(1500)}
         for name in names:
@@ -152,6 +167,30 @@ class Semantics(SharedCase):
             write(self.dir / "new", b"")
             stream.rewind()
             self.assertEqual(set(stream.rest()), names | {".", "..", "new"})
+
+    def test_positions_hold_while_the_directory_changes(self):
+        names = [f"{number:04}" for number in range(3000)]
+        for name in names:
+            write(self.dir / name, b"")
+        with Stream(self.dir) as stream, Stream(self.dir) as behind:
+            # The kernel keeps what the first one lists for the second, which then has to go on by itself.
+            start, seen = stream.tell(), [stream.next() for _ in range(2000)]
+            position = stream.tell()
+            half = [behind.next() for _ in range(500)]
+            for name in seen[10:400:7]:
+                if name not in (".", ".."):
+                    os.unlink(self.dir / name)
+            for name in ("0000a", "1234a", "zzzz"):
+                write(self.dir / name, b"")
+            os.listdir(self.dir)
+            stream.seek(start)
+            self.assertEqual(stream.next(), ".")
+            stream.seek(position)
+            for shown, rest in ((seen, stream.rest()), (half, behind.rest())):
+                stayed = set(os.listdir(self.dir)) & set(names)
+                self.assertEqual(len(rest), len(set(rest)))
+                self.assertEqual(sorted(stayed - set(shown) - set(rest)), [], "none was skipped")
+                self.assertEqual(sorted(set(shown) & set(rest)), [], "none came again")
 
     def test_a_directory_is_emptied_in_one_pass(self):
         for number in range(1200):

@@ -7,6 +7,7 @@ use super::*;
 
 fn object(key: &str, seconds: u64) -> ListedObject {
     ListedObject {
+        storage_class: None,
         key: Key::from(key),
         size: seconds,
         etag: ETag::new(&format!("e{seconds}")),

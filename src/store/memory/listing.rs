@@ -75,7 +75,13 @@ fn after_directory(directory: &Key) -> Bound<Key> {
 }
 
 fn listed(key: &Key, object: &Object) -> ListedObject {
-    ListedObject { key: key.clone(), size: object.bytes.len() as u64, etag: object.etag.clone(), last_modified: object.last_modified }
+    ListedObject {
+        key: key.clone(),
+        size: object.bytes.len() as u64,
+        etag: object.etag.clone(),
+        last_modified: object.last_modified,
+        storage_class: object.headers.storage_class.clone(),
+    }
 }
 
 #[cfg(test)]

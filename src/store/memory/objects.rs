@@ -82,8 +82,10 @@ impl State {
         }
         let mut object = self.find(Operation::CopyObject, &from.key, Some(&from.etag))?.clone();
         object.check_readable(Operation::CopyObject, &from.key)?;
-        if let Some(headers) = headers {
-            object.headers = normal_headers(headers);
+        match headers {
+            Some(headers) => object.headers = normal_headers(headers),
+            // A copy keeps all headers but this one.
+            None => object.headers.storage_class = None,
         }
         // The bytes are written anew in one piece: a multipart ETag does not survive a copy.
         object.etag = plain_etag(&crate::store::md5(&object.bytes));

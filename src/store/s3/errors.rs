@@ -35,6 +35,8 @@ impl Context {
             SdkError::ServiceError(service) => {
                 let (meta, raw) = (service.err(), service.raw());
                 let mut answer = Answer::new(operation, raw);
+                answer.names_another_region = answer.region.as_ref().is_some_and(|region| *region != self.region);
+                answer.odd_key = key.walks_in_windows();
                 answer.code = meta.code().map(str::to_owned).or(answer.code);
                 answer.message = meta.message().map(str::to_owned).or(answer.message);
                 answer.known_seconds = self.skew.seconds_on_the_way();
@@ -84,6 +86,10 @@ struct Answer {
     message: Option<String>,
     /// The region where the bucket is, if the answer says so.
     region: Option<String>,
+    /// One that requests are not signed for.
+    names_another_region: bool,
+    /// Of a form that not every store takes, see [`Key::walks_in_windows`].
+    odd_key: bool,
     content_type: String,
     location: Option<String>,
     retry_after: Option<Duration>,
@@ -110,6 +116,8 @@ impl Answer {
             code: header("x-minio-error-code").or_else(|| element(&text, "Code")),
             message: header("x-minio-error-desc").or_else(|| element(&text, "Message")),
             region: header("x-amz-bucket-region").or_else(|| element(&text, "Region")),
+            names_another_region: false,
+            odd_key: false,
             content_type: header("content-type").unwrap_or_default(),
             location: header("location"),
             retry_after: retry_after(header("x-amz-retry-after"), header("retry-after")),
@@ -180,7 +188,10 @@ impl Answer {
             300..=399 if self.region.is_some() => ErrorKind::WrongRegion,
             300..=399 => ErrorKind::NotS3,
             400..=401 | 404..=405 if stranger => ErrorKind::NotS3,
-            400 if self.is_head && self.region.is_some() => ErrorKind::WrongRegion,
+            400 if self.is_head && self.names_another_region => ErrorKind::WrongRegion,
+            // MinIO's only answer to what it could never hold. For other keys such a 400 tells nothing: AWS refuses an expired
+            // token so, and then nothing is known to be missing.
+            400 if self.is_head && self.odd_key => ErrorKind::InvalidName,
             401 => ErrorKind::Credentials,
             // A HEAD's refusal names no code. The clock is the likelier reason where it is this far off.
             403 if self.is_head && clock::is_off(self.skew_seconds - self.known_seconds) => ErrorKind::ClockSkew,
@@ -222,10 +233,13 @@ impl Answer {
             _ => stranger(),
         };
         one_line(match (kind, &self.region, &self.location) {
-            (ErrorKind::WrongRegion, Some(right), _) => format!("bucket {bucket:?} is in region {right:?}, not in {region:?}"),
-            (ErrorKind::WrongRegion, None, _) => format!("bucket {bucket:?} is not in region {region:?} ({said})"),
+            (ErrorKind::WrongRegion, Some(right), _) if right != region => {
+                format!("bucket {bucket:?} is in region {right:?}, not in {region:?}")
+            }
+            (ErrorKind::WrongRegion, ..) => format!("bucket {bucket:?} is not in region {region:?} ({said})"),
             (ErrorKind::NoSuchBucket, ..) => format!("no bucket {bucket:?} at {endpoint}"),
             (ErrorKind::NotS3, _, Some(location)) => format!("{endpoint} sends us away to {location}"),
+            (ErrorKind::InvalidName, ..) if self.code.is_none() => "the store can't hold a key of this form".to_owned(),
             (ErrorKind::ClockSkew, ..) => clock::told(self.skew_seconds, &said),
             (ErrorKind::NotS3, ..) => stranger(),
             (ErrorKind::Archived, ..) => format!("{said}: it is archived, so restore it first (aws s3api restore-object)"),
@@ -307,6 +321,22 @@ mod tests {
         let bucket = Answer { about_bucket: true, ..answer(404, "", "") };
         assert_eq!(bucket.kind(), ErrorKind::NotS3, "no key was asked for");
         assert!(!looks_like_s3("<!DOCTYPE html><html>") && looks_like_s3("\n<?xml version"));
+    }
+
+    #[test]
+    fn a_head_s_bare_400_is_a_wrong_region_only_where_it_names_another() {
+        let region = |region: &str| Some(region.to_owned());
+        let same = Answer { is_head: true, region: region("us-east-1"), ..answer(400, "", "") };
+        assert_eq!(same.kind(), ErrorKind::Other, "nothing is known to be missing");
+        assert_eq!(Answer { odd_key: true, ..same.clone() }.kind(), ErrorKind::InvalidName);
+        let other = Answer { region: region("eu-west-1"), names_another_region: true, odd_key: true, ..same.clone() };
+        assert_eq!(other.kind(), ErrorKind::WrongRegion);
+        let skew = Skew::default();
+        let context = Context { bucket: "b".into(), endpoint: "http://e".into(), region: "us-east-1".into(), skew };
+        assert_eq!(other.text(ErrorKind::WrongRegion, &context), "bucket \"b\" is in region \"eu-west-1\", not in \"us-east-1\"");
+        for kind in [ErrorKind::Other, ErrorKind::InvalidName, ErrorKind::WrongRegion] {
+            assert!(!same.text(kind, &context).contains("is in region"), "{kind:?}");
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ impl S3Store {
                 size: u64::try_from(object.size().unwrap_or(0)).ok()?,
                 etag: ETag::new(object.e_tag()?),
                 last_modified: last_modified(object.last_modified()),
+                storage_class: object.storage_class().map(|class| class.as_str()).filter(|class| *class != "STANDARD").map(str::to_owned),
             })
         };
         let directory = |common: &aws_sdk_s3::types::CommonPrefix| common.prefix().and_then(decode).map(Key::new);
