@@ -6,6 +6,9 @@
 //!
 //! [metadata]
 //! "invoices/**" = { department = "sales" }
+//!
+//! [gzip]
+//! "*.{css,js,svg}" = true
 //! ```
 //!
 //! Each header has a table of its own; in each the first pattern that matches counts. Pure.
@@ -15,18 +18,19 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::{ConfigError, error};
+use super::{ConfigError, error, values};
 use crate::fs::is_settable_metadata;
-use crate::media::{Header, Rules, RulesBuilder};
+use crate::media::{Header, Rules, RulesBuilder, gzip};
 
 const METADATA: &str = "metadata";
+const GZIP: &str = "gzip";
 
 /// Metadata is scarce (2 KiB on S3, all together), and extended attributes need some too.
 const METADATA_LIMIT_BYTES: usize = 512;
 
 /// True for the name of a table of rules.
 pub(super) fn is_table(name: &str) -> bool {
-    name == METADATA || Header::of_name(name).is_some()
+    name == METADATA || name == GZIP || Header::of_name(name).is_some()
 }
 
 /// The rules of a file that is TOML. Each error names the line and says what to write instead.
@@ -36,7 +40,11 @@ pub(super) fn parse(path: &str, text: &str, document: &DeTable<'_>) -> Result<Ru
     for (name, value) in document.iter().filter(|(name, _)| is_table(name.get_ref())) {
         let name = name.get_ref();
         let Some(table) = value.get_ref().as_table() else {
-            let example = if *name == METADATA { "{ name = \"value\" }" } else { "\"value\"" };
+            let example = match name.as_ref() {
+                METADATA => "{ name = \"value\" }",
+                GZIP => "true",
+                _ => "\"value\"",
+            };
             return Err(error(format!("{}: write [{name}] and below it lines like \"static/**\" = {example}", at(value.span().start))));
         };
         for (pattern, value) in in_order(table) {
@@ -60,7 +68,19 @@ fn add(rules: &mut RulesBuilder, table: &str, pattern: &str, value: &DeValue<'_>
             let value = value.as_str().ok_or("write the value as a text in quotes")?;
             rules.header(header, pattern, value)
         }
+        None if table == GZIP => rules.gzip(pattern, gzip_from(value)?),
         None => rules.metadata(pattern, pairs(value)?),
+    }
+}
+
+/// From which size on files are compressed.
+fn gzip_from(value: &DeValue<'_>) -> Result<Option<u64>, &'static str> {
+    const WRONG: &str = "write true, false, or the size like \"4KiB\" below which it is not worth it";
+    match value {
+        DeValue::Boolean(true) => Ok(Some(gzip::LEAST_BYTES)),
+        DeValue::Boolean(false) => Ok(None),
+        DeValue::String(text) => values::size(text).map(Some).map_err(|_| WRONG),
+        _ => Err(WRONG),
     }
 }
 
@@ -122,6 +142,15 @@ mod tests {
     }
 
     #[test]
+    fn gzip_is_for_what_its_table_says() {
+        let rules = rules("[gzip]\n'vendor/**' = false\n'*.css' = true\n'*.svg' = '4KiB'\n").expect("valid");
+        for (key, least) in [("a.css", Some(1024)), ("x/a.svg", Some(4096)), ("vendor/a.css", None), ("a.js", None)] {
+            assert_eq!(rules.gzip_from(&Key::from(key)), least, "{key}");
+        }
+        assert!(rules.has_gzip() && !Rules::default().has_gzip());
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_line_and_what_to_write() {
         for (text, line, part) in [
             ("[cache-control]\n'a/' = 'x'", 2, "write a/** for everything below it"),
@@ -132,6 +161,10 @@ mod tests {
             ("[content-type]\n'*.x' = 'jpeg'", 2, "a type like image/jpeg"),
             ("[storage-class]\n'**' = 'COLD'", 2, "STANDARD_IA"),
             ("[content-disposition]\n'**' = 'f\u{fc}r'", 2, "ASCII"),
+            ("gzip = true", 1, "write [gzip] and below it lines like \"static/**\" = true"),
+            ("[gzip]\n'*.css' = 5", 2, "[gzip] \"*.css\": write true, false, or the size like \"4KiB\""),
+            ("[gzip]\n'*.css' = 'yes'", 2, "write true, false, or"),
+            ("[gzip]\n'a/' = true", 2, "write a/** for everything below it"),
             ("[metadata]\n'**' = 'x'", 2, "{ name = \"value\" }"),
             ("[metadata]\n'**' = { mode = '33188' }", 2, "mode, owner or times"),
             ("[metadata]\n'**' = { 'a b' = 'x' }", 2, "small letters"),

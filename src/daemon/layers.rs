@@ -20,6 +20,7 @@ use crate::clock;
 use crate::fs::{Fs, FsConfig, WriteMode};
 use crate::journal::{DirectoryLock, Journal};
 use crate::reader::{Reader, ReaderConfig};
+use crate::store::gzip;
 use crate::store::limit::LimitStore;
 use crate::store::prefix::PrefixStore;
 use crate::store::retry::{RetryPolicy, RetryStore};
@@ -150,7 +151,11 @@ async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, 
     let policy = if settings.r2 { RetryPolicy::r2() } else { RetryPolicy::default() };
     let retried: Store = Arc::new(RetryStore::new(limited, policy.with_max_elapsed(settings.timeout)));
     let prefixed = |inner: store::Store| -> Store { Arc::new(PrefixStore::new(inner, &settings.prefix)) };
-    Ok(Bucket { plain: prefixed(traced), steady: prefixed(retried), lost: None })
+    let steady = prefixed(retried);
+    // Without attributes from the bucket, and no rule that says whom to ask, nobody would know the originals' sizes.
+    let reads_originals = settings.posix_metadata || settings.rules.has_gzip();
+    let steady = if reads_originals { gzip::decoded(steady) } else { steady };
+    Ok(Bucket { plain: prefixed(traced), steady, lost: None })
 }
 
 pub fn writer_config(settings: &Settings) -> WriterConfig {
@@ -159,6 +164,7 @@ pub fn writer_config(settings: &Settings) -> WriterConfig {
         through: settings.write_mode == WriteMode::Through,
         r2: settings.r2,
         host: process::host_name(),
+        rules: Arc::clone(&settings.rules),
         ..WriterConfig::default()
     }
 }

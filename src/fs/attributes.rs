@@ -36,7 +36,7 @@ impl Fs {
         let names = self.names.lock();
         let inode = names.get(ino).ok_or(Error::NotFound)?;
         let Some(key) = names.key(ino).filter(|key| !key.is_root()) else { return Ok(false) };
-        if !inode.known && self.config.posix_metadata {
+        if !inode.known && self.asks_headers(&names, ino) {
             return Ok(true);
         }
         let stale = match (self.fresh_since(), inode.checked) {

@@ -12,6 +12,7 @@ use super::Fs;
 use super::file::WHOLE_UPLOAD_BYTES;
 use super::handles::FileHandle;
 use crate::error::{Error, Result};
+use crate::media::gzip;
 use crate::types::Version;
 
 /// What one call may copy: the answer has 32 bits.
@@ -39,7 +40,9 @@ impl Fs {
     async fn adopt(&self, source: &FileHandle, target: &FileHandle, version: &Version, from: u64, end: u64) -> Result<()> {
         // From here on nothing of ours changes the original, until the queue knows of the copy.
         let hold = self.writer.hold(&version.key);
-        if source.file.is_dirty() || source.file.base().as_ref() != Some(version) || self.writer.is_landing(&version.key) {
+        let is_compressed = self.names.lock().get(source.ino).is_some_and(|inode| gzip::original_size(inode.headers()).is_some());
+        // The copy may be a file that is not to be compressed.
+        if is_compressed || source.file.is_dirty() || source.file.base().as_ref() != Some(version) || self.writer.is_landing(&version.key) {
             return Err(Error::Unsupported);
         }
         self.change_waiting(target.ino, &target.file, &|file| file.adopt(version, from, end)).await?;

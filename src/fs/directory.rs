@@ -80,7 +80,7 @@ impl Fs {
 
     fn known_entry(&self, names: &Namespace, ino: Ino) -> Option<super::Entry> {
         let inode = names.get(ino).filter(|inode| inode.place.is_some())?;
-        if inode.known || !self.config.posix_metadata { self.entry(names, ino).ok() } else { None }
+        if inode.known || !self.asks_headers(names, ino) { self.entry(names, ino).ok() } else { None }
     }
 
     /// What is known of an inode so far, to be believed for no time at all. None: it is gone.

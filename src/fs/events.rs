@@ -66,13 +66,17 @@ impl Events for Fs {
         let is_settled = clean && self.writer.pending(&version.key).is_none();
         let Some(inode) = names.get_mut(ino) else { return };
         let held = inode.held();
+        let same_bytes = |a: &Version, b: &Version| a.etag == b.etag && a.key == b.key;
+        // A copy of what was only listed has the size that is stored.
+        let size = held.as_ref().filter(|held| inode.known && held.etag == version.etag).map_or(version.size, |held| held.size);
+        let version = &Version { size, ..version.clone() };
         match (&mut inode.node, content) {
             (Node::Directory(node), _) => node.see_marker(Some(version)),
             (Node::File(node), Content::Staged(id)) if node.local.as_ref().is_some_and(|local| local.id() == *id) => {
                 inode.set_version(version.clone(), Modified::About(last_modified));
             }
             (Node::File(node), Content::CopyOf(old))
-                if held.as_ref().is_some_and(|held| held == old || is_settled && held.key != version.key) =>
+                if held.as_ref().is_some_and(|held| same_bytes(held, old) || is_settled && held.key != version.key) =>
             {
                 rebase(node, held.as_ref(), version);
                 inode.set_version(version.clone(), Modified::About(last_modified));

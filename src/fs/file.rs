@@ -185,6 +185,16 @@ impl Fs {
         });
     }
 
+    /// Wants the bytes as they are in the bucket once more, under the inode's headers.
+    pub(super) fn send_anew(&self, names: &mut Namespace, ino: Ino) -> Result<()> {
+        let Some(key) = names.key(ino) else { return Ok(()) };
+        let (file, _pin) = self.pinned_file(names, ino)?;
+        let desired = self.staged(names, ino, &key, &file)?;
+        self.writer.apply(vec![(key, Some(desired))], &[])?;
+        self.complete_soon(&file);
+        Ok(())
+    }
+
     /// The desired state of a file whose bytes are local.
     fn staged(&self, names: &Namespace, ino: Ino, key: &Key, file: &LocalFile) -> Result<Desired> {
         let inode = names.get(ino).ok_or(Error::NotFound)?;

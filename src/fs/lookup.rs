@@ -166,7 +166,7 @@ impl Fs {
     /// The inode exists; whether its attributes are known too.
     fn known_or_ask(&self, names: &Namespace, parent: Ino, name: &Arc<str>, ino: Ino, key: Key) -> Answer {
         match names.get(ino) {
-            Some(inode) if !inode.known && self.config.posix_metadata => {
+            Some(inode) if !inode.known && self.asks_headers(names, ino) => {
                 Answer::Ask(Question { parent, name: Arc::clone(name), key, ask: Ask::Headers { ino } })
             }
             _ => Answer::Is(Some(ino)),

@@ -6,7 +6,7 @@ use super::Fs;
 use super::question::{Ask, Question};
 use crate::cache::LocalFile;
 use crate::error::Result;
-use crate::media::{self, Header};
+use crate::media::{self, Header, gzip};
 use crate::namespace::{Ino, Inode, Namespace, Node, attributes};
 use crate::store::metadata_bytes;
 use crate::types::{Archive, Key, ObjectHeaders};
@@ -36,12 +36,20 @@ impl Fs {
         Ok(())
     }
 
+    /// Whether the metadata of this object has to be known before its attributes can be told: they are in there, or its
+    /// size is, where it may be stored compressed.
+    pub(super) fn asks_headers(&self, names: &Namespace, ino: Ino) -> bool {
+        let by_rule = || self.config.rules.has_gzip() && names.key(ino).is_some_and(|key| self.config.rules.gzip_from(&key).is_some());
+        self.config.posix_metadata || by_rule()
+    }
+
     /// Whether the store takes so much metadata, with the attributes that a file may get beside it.
     pub(super) fn has_room(&self, headers: &ObjectHeaders) -> bool {
         let mut metadata = headers.metadata.clone();
         metadata.retain(|name, _| !attributes::is_metadata(name));
         let limit = if self.config.r2 { R2_METADATA_BYTES } else { S3_METADATA_BYTES };
-        metadata_bytes(&metadata) + attributes::ROOM_BYTES <= limit
+        let mark = if self.config.rules.has_gzip() && !gzip::mentions(headers) { gzip::ROOM_BYTES } else { 0 };
+        metadata_bytes(&metadata) + attributes::ROOM_BYTES + mark <= limit
     }
 
     /// The headers of a new file.

@@ -50,8 +50,9 @@ impl Fs {
         if self.names.lock().get(ino).is_some_and(|inode| inode.is_directory()) {
             return Err(Error::IsDirectory);
         }
-        // An upload replaces all headers.
-        if access.write || access.truncate {
+        // An upload replaces all headers. What is stored compressed under a name that no rule is about shows its size here
+        // at the latest, for the reader.
+        if access.write || access.truncate || self.config.rules.has_gzip() {
             self.know_headers(ino).await?;
         }
         let opened = self.open_inode(ino, access)?;

@@ -183,15 +183,16 @@ impl Fs {
 
     /// Whether all that a look-up tells of an inode is known. In an outage, what was learned of its version last will do.
     fn is_usable(&self, names: &mut Namespace, ino: Ino) -> bool {
+        let asks = self.asks_headers(names, ino);
         let Some(inode) = names.get_mut(ino) else { return false };
-        if inode.known || inode.is_directory() || !self.config.posix_metadata {
+        if inode.known || inode.is_directory() || !asks {
             return true;
         }
         let Some(version) = inode.version().cloned().filter(|_| self.outage.is_on()) else { return false };
         let learned = self.journal.last_headers(&version.key, &version.etag).map(|(_, headers)| headers);
         let cached = || self.cached().get(&version.key) == Some(&version);
         match learned.or_else(|| cached().then(Default::default)) {
-            Some(headers) => inode.take_headers(headers),
+            Some(headers) => inode.take_headers_of(&version.etag, headers),
             None => return false,
         }
         true

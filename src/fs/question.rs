@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::journal::Content;
 use crate::namespace::{Absorbed, Ino, Inode, Node, Seen, WatchId, attributes, keys};
 use crate::store::{ErrorKind, ListRequest};
-use crate::types::{Key, ListedObject, ObjectHeaders, ObjectInfo, Version};
+use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Version};
 
 pub(super) struct Question {
     pub parent: Ino,
@@ -282,13 +282,16 @@ impl Fs {
                 }
             }
             (Some(info), Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Object(info), asked, watch.id),
-            (Some(info), _) => self.set_headers(ino, info.headers),
+            (Some(info), _) => self.set_headers_of(ino, &info.etag, info.headers),
             (None, Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Nothing, asked, watch.id),
             // The source of a pending rename is gone: the daemon before this one may have made the copy, and died before it
             // could say so. Else the copy will say that; until then the defaults hold.
             (None, _) => {
                 let copy = self.head(key).await?;
-                self.set_headers(ino, copy.map(|info| info.headers).unwrap_or_default());
+                match copy {
+                    Some(info) => self.set_headers_of(ino, &info.etag, info.headers),
+                    None => self.set_headers(ino, ObjectHeaders::default()),
+                }
             }
         }
         Ok(())
@@ -310,8 +313,16 @@ impl Fs {
             }
             _ => {
                 drop(names);
-                self.set_headers(ino, headers);
+                self.set_headers_of(ino, &version.etag, headers);
             }
+        }
+    }
+
+    fn set_headers_of(&self, ino: Ino, etag: &ETag, headers: ObjectHeaders) {
+        if let Some(inode) = self.names.lock().get_mut(ino)
+            && !inode.known
+        {
+            inode.take_headers_of(etag, headers);
         }
     }
 

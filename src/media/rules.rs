@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
+use super::gzip;
 use super::header::{Header, is_chosen};
 use super::kinds::by_name;
 use crate::types::{Key, ObjectHeaders};
@@ -17,6 +18,7 @@ use crate::types::{Key, ObjectHeaders};
 pub struct Rules {
     headers: BTreeMap<Header, Table<String>>,
     metadata: Table<BTreeMap<String, String>>,
+    gzip: Table<Option<u64>>,
 }
 
 /// What a pattern or a value should look like.
@@ -55,6 +57,25 @@ impl Rules {
         self.metadata.find(key).and_then(|pairs| pairs.get(name)).is_some_and(|given| given == value)
     }
 
+    /// The least size, in bytes, from which on a file at this path is stored compressed. None: it isn't.
+    pub fn gzip_from(&self, key: &Key) -> Option<u64> {
+        self.gzip.find(key).copied().flatten()
+    }
+
+    /// Whether anything is stored compressed.
+    pub fn has_gzip(&self) -> bool {
+        self.gzip.values.iter().any(Option::is_some)
+    }
+
+    /// The encoding of a file that is stored as it is.
+    pub fn fill_encoding(&self, headers: &mut ObjectHeaders, key: &Key) {
+        if !is_chosen(headers, Header::ContentEncoding)
+            && let Some(value) = self.header(Header::ContentEncoding, key)
+        {
+            Header::ContentEncoding.set(headers, Some(value));
+        }
+    }
+
     /// For a file whose bytes are new. `guess` is its type by name or by bytes, where that should change.
     pub fn fill(&self, headers: &mut ObjectHeaders, key: &Key, guess: Option<&str>) {
         for header in Header::ALL.into_iter().filter(|header| !is_chosen(headers, *header)).collect::<Vec<_>>() {
@@ -77,6 +98,10 @@ impl Rules {
         for header in Header::ALL.into_iter().filter(|header| !is_chosen(headers, *header)).collect::<Vec<_>>() {
             let (old, new) = (self.given(header, from), self.given(header, to));
             let was_given = old.is_some() && old == header.get(headers);
+            // A copy of compressed bytes is compressed.
+            if header == Header::ContentEncoding && gzip::mentions(headers) {
+                continue;
+            }
             if new != old && (new.is_some() || was_given) {
                 header.set(headers, new);
             }
@@ -109,6 +134,7 @@ fn name(key: &Key) -> &str {
 pub struct RulesBuilder {
     headers: BTreeMap<Header, Rows<String>>,
     metadata: Rows<BTreeMap<String, String>>,
+    gzip: Rows<Option<u64>>,
 }
 
 #[derive(Debug)]
@@ -147,9 +173,14 @@ impl RulesBuilder {
         self.metadata.add(pattern, pairs)
     }
 
+    /// `least`: files of so many bytes and more are stored compressed; None: such files are not.
+    pub fn gzip(&mut self, pattern: &str, least: Option<u64>) -> Result<(), RuleError> {
+        self.gzip.add(pattern, least)
+    }
+
     pub fn build(self) -> Result<Rules, RuleError> {
         let headers = self.headers.into_iter().map(|(header, rows)| Ok((header, rows.build()?))).collect::<Result<_, RuleError>>()?;
-        Ok(Rules { headers, metadata: self.metadata.build()? })
+        Ok(Rules { headers, metadata: self.metadata.build()?, gzip: self.gzip.build()? })
     }
 }
 

@@ -10,7 +10,8 @@ use super::attributes;
 use super::inode::{Child, Directory, File, Ino, Inode, Modified, Node, Symlink};
 use super::tree::Namespace;
 use super::watch::WatchId;
-use crate::types::{ObjectHeaders, Version};
+use crate::media::gzip;
+use crate::types::{ETag, ObjectHeaders, Version};
 
 /// What the bucket has under one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +33,18 @@ pub struct Absorbed {
 impl Namespace {
     /// The bucket has `seen` under `name`. An inode that is open stays on its version: it is unlinked, and a new one
     /// takes the name.
-    pub fn absorb(&mut self, directory: Ino, name: &Arc<str>, seen: Seen, checked: Instant, now: SystemTime) -> Absorbed {
-        let old = self.child(directory, name).filter(|ino| self.can_become(*ino, &seen));
+    pub fn absorb(&mut self, directory: Ino, name: &Arc<str>, mut seen: Seen, checked: Instant, now: SystemTime) -> Absorbed {
+        let old = self.child(directory, name);
+        // What a listing says is how much is stored.
+        if let Seen::Object { version, headers, .. } = &mut seen {
+            let known = old.and_then(|ino| self.get(ino)).and_then(Inode::version).filter(|known| known.etag == version.etag);
+            let size = match headers {
+                Some(headers) => gzip::original_size(headers),
+                None => known.map(|known| known.size),
+            };
+            version.size = size.unwrap_or(version.size);
+        }
+        let old = old.filter(|ino| self.can_become(*ino, &seen));
         let Some(ino) = old else {
             return self.absorb_new(directory, name, seen, checked, now);
         };
@@ -170,6 +181,17 @@ impl Inode {
             tracing::warn!(key = %version.key, %error, "the cached bytes of a moved file can't be kept");
             file.local = None;
         }
+    }
+
+    /// [`Inode::take_headers`] of the version with this ETag; of what is stored compressed they tell the size too.
+    pub fn take_headers_of(&mut self, etag: &ETag, headers: ObjectHeaders) {
+        if let (Some(version), Some(modified)) = (self.version().filter(|version| version.etag == *etag), self.modified())
+            && let Some(size) = gzip::original_size(&headers)
+        {
+            let version = Version { size, ..version.clone() };
+            self.set_version(version, modified);
+        }
+        self.take_headers(headers);
     }
 
     /// Attributes from the object's metadata; what it doesn't say stays at the defaults.

@@ -207,11 +207,12 @@ async fn fill(place: &Place<'_>, source: Source<'_>, waiting: &Waiting, into: &F
             into.set_len(waiting.bytes)?;
             lacks.damaged = write_local(place, id, into)?;
             if let Some((base, missing)) = base {
-                fill_from_bucket(base, missing, into, options, &mut lacks).await;
+                let spans: Vec<_> = missing.iter().filter(|span| !span.is_empty()).cloned().map(Some).collect();
+                fill_from_bucket(base, &spans, into, options, &mut lacks).await;
             }
             note_upload(&mut lacks);
         }
-        Source::Bucket(version) => fill_from_bucket(version, &[0..waiting.bytes], into, options, &mut lacks).await,
+        Source::Bucket(version) => fill_from_bucket(version, &[None], into, options, &mut lacks).await,
     }
     if !lacks.damaged.is_empty() && lacks.why.is_empty() {
         lacks.why = "its data on the cache disk is damaged".to_owned();
@@ -241,15 +242,17 @@ fn note_upload(lacks: &mut Lacks) {
     }
 }
 
-async fn fill_from_bucket(version: &Version, missing: &[Span], into: &File, options: &ExportOptions, lacks: &mut Lacks) {
+/// `missing`: None is all of it.
+async fn fill_from_bucket(version: &Version, missing: &[Option<Span>], into: &File, options: &ExportOptions, lacks: &mut Lacks) {
+    let spans = |missing: &[Option<Span>]| missing.iter().map(|span| span.clone().unwrap_or(0..version.size)).collect();
     let Some(store) = &options.store else {
         lacks.why = format!("the rest is in the bucket as {}: give --fetch", version.key);
-        lacks.missing = missing.to_vec();
+        lacks.missing = spans(missing);
         return;
     };
-    for (at, span) in missing.iter().enumerate().filter(|(_, span)| !span.is_empty()) {
-        if let Err(error) = fetch(store, version, span, into).await {
-            (lacks.missing, lacks.why) = (missing[at..].to_vec(), error.to_string());
+    for (at, span) in missing.iter().enumerate() {
+        if let Err(error) = fetch(store, version, span.as_ref(), into).await {
+            (lacks.missing, lacks.why) = (spans(&missing[at..]), error.to_string());
             return;
         }
     }

@@ -9,13 +9,18 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::types::{Span, Version};
 
-/// Writes `span` of exactly this version at its place. Errors: the version is gone, or the bucket doesn't answer.
-pub async fn fetch(store: &Store, version: &Version, span: &Span, into: &File) -> Result<()> {
-    let mut body = store.get(&version.key, Some(span.clone()), Some(&version.etag)).await?;
+/// Writes `span` of exactly this version at its place, or all of it, however long that is: of what is stored compressed the
+/// version may tell how much is stored. Errors: the version is gone, or the bucket doesn't answer.
+pub async fn fetch(store: &Store, version: &Version, span: Option<&Span>, into: &File) -> Result<()> {
+    let mut body = store.get(&version.key, span.cloned(), Some(&version.etag)).await?;
     if body.info.etag != version.etag {
         // The store has no conditions on GET.
         return Err(Error::Stale);
     }
+    if span.is_some() && body.info.size != version.size {
+        return Err(Error::Corrupt(format!("the bucket has {} bytes of {} under the same ETag", body.info.size, version.size)));
+    }
+    let span = span.cloned().unwrap_or(0..body.info.size);
     let mut at = span.start;
     while let Some(bytes) = body.stream.next().await {
         let bytes = bytes?;

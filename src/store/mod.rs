@@ -8,6 +8,7 @@ mod advice;
 mod checksum;
 mod error;
 pub mod fault;
+pub mod gzip;
 pub mod limit;
 pub mod memory;
 mod metadata;

@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::flight::{Effect, Job, Refused, Stored};
 use super::grid::{self, PartPlan};
 use super::source::is_gone;
-use super::{Shared, inline, parts, source, upload};
+use super::{Shared, compress, inline, parts, source, upload};
 use crate::cache::LocalFile;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -58,6 +58,9 @@ pub async fn unchanged(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -
         return Ok(None);
     }
     let headers = upload::headers(shared, job, file);
+    if compress::forbids_copy(shared, &base, &headers).await? {
+        return Ok(None);
+    }
     let job = Job { desired: Desired { headers: Some(headers), ..job.desired.clone() }, ..job.clone() };
     let as_staged = |stored: Stored| Stored { content: job.desired.content.clone(), stamp: Some(stamp), ..stored };
     if !may_replace(shared, &job).await? {
@@ -117,8 +120,10 @@ async fn copy_present(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result
 /// The version is nowhere. The copy may have been made by a mount that forgot it in a power cut, and then removed its source.
 pub async fn made_before(shared: &Shared, job: &Job, from: &Version) -> Result<Effect> {
     match shared.store.head(&job.key).await {
-        Ok(info) if info.etag == from.etag && info.size == from.size => {
-            Ok(Effect::Stored(Stored { last_modified: info.last_modified, ..stored(job, from, info.etag, Some(info.headers), None) }))
+        Ok(info) if info.etag == from.etag => {
+            let mut stored = stored(job, from, info.etag, Some(info.headers), None);
+            (stored.version.size, stored.last_modified) = (info.size, info.last_modified);
+            Ok(Effect::Stored(stored))
         }
         Ok(_) => Ok(Effect::Gone),
         Err(error) if is_gone(&error) => Ok(Effect::Gone),
@@ -131,9 +136,12 @@ pub async fn copy_version(shared: &Arc<Shared>, job: &Job, from: &Version) -> Re
     if from.size > shared.tuning.copy_bytes {
         return copy_parts(shared, job, from).await;
     }
-    let headers = job.desired.headers.as_ref();
-    match shared.store.copy(from, &job.key, headers).await {
-        Ok(receipt) => Ok(Effect::Stored(stored(job, from, receipt.etag().clone(), headers.cloned(), None))),
+    let headers = match &job.desired.headers {
+        Some(headers) => Some(compress::of_copy(shared, from, headers).await?),
+        None => None,
+    };
+    match shared.store.copy(from, &job.key, headers.as_ref()).await {
+        Ok(receipt) => Ok(Effect::Stored(stored(job, from, receipt.etag().clone(), headers, None))),
         Err(error) if is_gone(&error) => Err(Error::Stale),
         Err(error) => {
             inline::note_attempt(shared, job, &error, &from.etag);

@@ -11,7 +11,7 @@ use super::{Shared, copy, source};
 use crate::cache::{LocalFile, Pin};
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
-use crate::types::{ObjectHeaders, Version};
+use crate::types::{ObjectHeaders, ObjectInfo, Version};
 
 /// Makes `job`'s entry independent of any other key: staged, complete, and uploaded from here. On return all of it is on
 /// the disk: as soon as this flight lands, the bucket's copy of the bytes is replaced, and a power cut must not find the
@@ -57,10 +57,10 @@ struct Here {
 
 /// [`Error::Stale`]: that version is gone.
 async fn fetch_version(shared: &Arc<Shared>, job: &Job, version: &Version) -> Result<Here> {
-    let headers = match &job.desired.headers {
-        Some(headers) => headers.clone(),
-        None => source_headers(shared, version).await?,
-    };
+    // Of what was only listed, the version tells how much is stored.
+    let info = present(shared, version).await?;
+    let version = &Version { size: info.size, ..version.clone() };
+    let headers = job.desired.headers.clone().unwrap_or(info.headers);
     let file = shared.cache.of_version(version)?;
     let pin = file.pin();
     fetch_all(shared, &file).await?;
@@ -99,9 +99,10 @@ fn stage(shared: &Shared, job: &Job, here: &Here) -> Result<()> {
     Ok(())
 }
 
-async fn source_headers(shared: &Shared, version: &Version) -> Result<ObjectHeaders> {
+async fn present(shared: &Shared, version: &Version) -> Result<ObjectInfo> {
     match shared.store.head(&version.key).await {
-        Ok(info) => Ok(info.headers),
+        Ok(info) if info.etag == version.etag => Ok(info),
+        Ok(_) => Err(Error::Stale),
         Err(error) if is_gone(&error) => Err(Error::Stale),
         Err(error) => Err(error.into()),
     }

@@ -20,7 +20,7 @@ pub async fn keep(shared: &Shared, job: &Job) -> Result<Effect> {
     }
     let headers =
         job.desired.headers.clone().unwrap_or_else(|| ObjectHeaders { content_type: Some(MARKER_TYPE.into()), ..Default::default() });
-    inline::put_body(shared, job, Body::new(Vec::new()), headers).await
+    inline::put_body(shared, job, Body::new(Vec::new()), headers, 0).await
 }
 
 /// Something is below `directory` in the bucket that is not about to go, or will be; or it has a marker already.

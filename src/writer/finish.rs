@@ -17,6 +17,7 @@ use crate::cache::LocalFile;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
+use crate::media::gzip;
 use crate::store::{Condition, ErrorKind};
 use crate::types::{ETag, Key, Version};
 
@@ -79,7 +80,8 @@ fn left(entry: Option<&Entry>, job: &Job, stored: &Stored, changes: &mut Vec<Cha
     }
     // Of an unchanged entry the file system may have told newer headers than the upload was begun with.
     let wanted = if unchanged { stored.wanted.as_ref() } else { entry.desired.headers.as_ref() };
-    let headers_agree = wanted.is_none_or(|wanted| Some(wanted) == stored.headers.as_ref());
+    let agrees = |wanted| stored.headers.as_ref().is_some_and(|stored| gzip::agree(stored, wanted));
+    let headers_agree = wanted.is_none_or(agrees);
     if settled && headers_agree && (unchanged || same_file) {
         changes.push(Change::ClearDesired(job.key.clone()));
         return Ok(None);

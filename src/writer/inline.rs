@@ -5,17 +5,17 @@ use super::{Shared, backoff};
 use crate::clock;
 use crate::error::Result;
 use crate::journal::Change;
-use crate::store::{Body, Condition, ErrorKind, Receipt, StoreError, plain_etag};
+use crate::store::{Body, Condition, ErrorKind, StoreError, plain_etag};
 use crate::types::{ETag, ObjectHeaders, Version};
 
 pub async fn put(shared: &Shared, job: &Job, bytes: &[u8]) -> Result<Effect> {
     let headers = job.desired.headers.clone().unwrap_or_default();
-    put_body(shared, job, Body::new(bytes.to_vec()), headers).await
+    put_body(shared, job, Body::new(bytes.to_vec()), headers, bytes.len() as u64).await
 }
 
-/// One PUT under the job's condition.
-pub async fn put_body(shared: &Shared, job: &Job, body: Body, headers: ObjectHeaders) -> Result<Effect> {
-    let (etag, size) = (plain_etag(&body.md5), body.bytes.len() as u64);
+/// One PUT under the job's condition. `size`: of what `body` is read as.
+pub async fn put_body(shared: &Shared, job: &Job, body: Body, headers: ObjectHeaders, size: u64) -> Result<Effect> {
+    let etag = plain_etag(&body.md5);
     begin_attempt(shared, job, &etag)?;
     let answer = shared.store.put(&job.key, body, &headers, &job.desired.condition).await;
     let mut stored = Stored {
@@ -29,7 +29,7 @@ pub async fn put_body(shared: &Shared, job: &Job, body: Body, headers: ObjectHea
     };
     match answer {
         Ok(receipt) => {
-            stored.version = version(job, &receipt);
+            stored.version.etag = receipt.etag().clone();
             Ok(Effect::Stored(stored))
         }
         Err(error) if is_refusal(&error, &job.desired.condition) => {
@@ -57,10 +57,6 @@ pub fn note_attempt(shared: &Shared, job: &Job, error: &StoreError, etag: &ETag)
         let built_on = job.file.as_ref().and_then(|file| file.base()).map(|base| base.etag);
         shared.queue.lock().remember_attempt(&job.key, etag.clone(), built_on);
     }
-}
-
-pub fn version(job: &Job, receipt: &Receipt) -> Version {
-    Version { key: job.key.clone(), etag: receipt.etag().clone(), size: receipt.size() }
 }
 
 /// A condition did not hold; stores answer an If-Match on a missing key with "not found".

@@ -4,7 +4,7 @@
 //! - `grid` (parts), `order` (what waits for what), `entry` (due times), `pace`, `outage`, `backoff`: pure decisions.
 //! - `queue`: the waiting keys in memory; `apply`: how new desired states get there and into the journal.
 //! - `pick`: one pass over the queue; `reconcile`: the loop around it; `flight`: one operation from start to record.
-//! - `upload`, `multipart`, `session`, `parts`, `inline`, `source`: data to the bucket; `ahead`: while it is written.
+//! - `upload`, `multipart`, `session`, `parts`, `inline`, `source`, `compress`: data to the bucket; `ahead`: while it is written.
 //! - `copy`, `delete`, `directory`, `cycle`: the rest.
 //! - `finish`, `conflict`, `aside`: what became of it. `left_overs`: what a killed daemon left. `salvage`: what a crash of the
 //!   machine left to want.
@@ -23,6 +23,7 @@ mod apply;
 mod aside;
 mod backlog;
 mod backoff;
+mod compress;
 mod conflict;
 mod copy;
 mod cycle;
@@ -66,6 +67,7 @@ use crate::cache::Cache;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired, Journal};
+use crate::media::Rules;
 use crate::store::Store;
 use crate::types::{FileId, Key, ObjectHeaders, Version};
 
@@ -101,6 +103,8 @@ pub struct WriterConfig {
     pub parallel_parts: usize,
     /// For names of conflict copies.
     pub host: String,
+    /// What is stored compressed.
+    pub rules: Arc<Rules>,
 }
 
 /// What the writer tells the file system. Called with no lock of the writer held, from its own tasks, for one key in the
@@ -329,6 +333,7 @@ impl Default for WriterConfig {
             // Each holds one part (16 MiB and more) in memory.
             parallel_parts: 6,
             host: "localhost".into(),
+            rules: Arc::default(),
         }
     }
 }

@@ -93,7 +93,7 @@ async fn fetch(shared: &Shared, file: &LocalFile, base: &Version, wide: Span, wi
     let mut stream = match answer {
         // The store has no conditions on GET; the answer says the same.
         Ok(body) if body.info.etag != base.etag => return Err(Error::Stale),
-        Ok(body) if body.span == wide => body.stream,
+        Ok(body) if body.span == wide && body.info.size == base.size => body.stream,
         Ok(_) => return Err(StoreError::new(ErrorKind::Corrupt, "GetObject", &base.key, "another range than asked for").into()),
         Err(error) if is_gone(&error) => return Err(Error::Stale),
         Err(error) => return Err(error.into()),

@@ -7,7 +7,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::sleep;
 
 use super::flight::{Effect, Job, Stored};
-use super::{Shared, copy, inline, multipart, source};
+use super::{Shared, compress, copy, inline, multipart, source};
 use crate::cache::{LocalFile, Stamp};
 use crate::error::{Error, Result};
 use crate::journal::Content;
@@ -85,7 +85,9 @@ async fn single(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -> Resul
     shared.give_up_session(&job.key);
     let _room = shared.memory(file.size().max(BUDGET_UNIT)).await?;
     let Some((body, headers, stamp)) = stable_body(shared, job, file).await? else { return Ok(None) };
-    let mut effect = inline::put_body(shared, job, body, headers).await?;
+    let size = body.bytes.len() as u64;
+    let (body, headers) = compress::upload(shared, job, body, headers).await?;
+    let mut effect = inline::put_body(shared, job, body, headers, size).await?;
     match &mut effect {
         Effect::Stored(stored) => stored.stamp = Some(stamp),
         Effect::Refused(refused) => {
@@ -121,12 +123,13 @@ pub async fn breathe(round: u32) {
     sleep(Duration::from_millis(10 << round.min(7))).await;
 }
 
+/// Of the file as it is, stored as it is.
 pub fn headers(shared: &Shared, job: &Job, file: &LocalFile) -> ObjectHeaders {
     let current = match (&job.desired.content, shared.events.get()) {
         (Content::Staged(_), Some(events)) => events.headers(&job.key, file.id()),
         _ => None,
     };
-    current.or_else(|| job.desired.headers.clone()).unwrap_or_default()
+    compress::plain(shared, &job.key, current.or_else(|| job.desired.headers.clone()).unwrap_or_default())
 }
 
 impl Shared {

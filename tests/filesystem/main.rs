@@ -5,6 +5,7 @@ mod away;
 mod basics;
 mod copies;
 mod costs;
+mod gzip;
 mod model;
 mod posix;
 mod renames;

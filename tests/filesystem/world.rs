@@ -103,6 +103,7 @@ pub struct Options {
     pub folds_names: bool,
     pub timeout: Duration,
     pub rules: Arc<Rules>,
+    pub posix_metadata: bool,
     pub meanwhile: Option<Meanwhile>,
 }
 
@@ -117,6 +118,7 @@ impl Default for Options {
             folds_names: false,
             timeout: Duration::from_secs(60),
             rules: Arc::default(),
+            posix_metadata: true,
             meanwhile: None,
         }
     }
@@ -145,13 +147,19 @@ impl Bucket {
         let counts = RequestCounts::new();
         let store: Store =
             Arc::new(TraceStore::new(Arc::new(FaultStore::new(Arc::clone(&self.memory) as Store, self.faults.clone())), counts.clone()));
+        let store = mediafs::store::gzip::decoded(store);
         let journal = Arc::new(Journal::open(folder.path(), "memory/bucket").unwrap());
         let limits = Limits { size_bytes: options.cache_bytes, free_floor_bytes: 0 };
         let cache = Cache::open(folder.path(), Arc::clone(&journal), limits, true).unwrap();
         let reader = Reader::new(Arc::clone(&store), ReaderConfig { timeout: Duration::from_secs(60), parallel: 16 });
         let through = options.write_mode == WriteMode::Through;
-        let writer_config =
-            WriterConfig { on_conflict: options.on_conflict, through, host: options.host.into(), ..WriterConfig::default() };
+        let writer_config = WriterConfig {
+            on_conflict: options.on_conflict,
+            through,
+            host: options.host.into(),
+            rules: Arc::clone(&options.rules),
+            ..WriterConfig::default()
+        };
         let writer = Writer::open(Arc::clone(&store), Arc::clone(&journal), Arc::clone(&cache), writer_config).unwrap();
         let config = FsConfig {
             write_mode: options.write_mode,
@@ -164,7 +172,7 @@ impl Bucket {
             uid: ME.uid,
             gid: ME.gid,
             umask: 0o022,
-            posix_metadata: true,
+            posix_metadata: options.posix_metadata,
             unsafe_symlinks: false,
             timeout: options.timeout,
             public_url_base: None,

@@ -1,6 +1,7 @@
 """Extended attributes and media headers, as programs on the mount and other S3 clients see them."""
 
 import errno
+import gzip
 import os
 import shutil
 import subprocess
@@ -181,6 +182,46 @@ class Rules(Case):
         mount.settle()
         self.assertEqual((cache("b.bin"), mount.head("b.bin")["Metadata"].get("team")), (None, None))
         self.assertEqual((cache("static/js/f.js"), cache("static/js/g.js")), ("public, max-age=31536000, immutable", "no-store"))
+
+    def test_what_is_compressed_for_the_cdn_is_the_original_on_the_mount(self):
+        config = Run.folder("rules") / "media.toml"
+        config.write_text('[gzip]\n"vendor/**" = false\n"*.{css,js}" = true\n')
+        mount = self.new_mount("--config", str(config))
+        text = b"".join(b".rule-%d { margin: %dpx }\n" % (line * 7919 % 1000, line) for line in range(60_000))
+        os.mkdir(mount.path / "vendor")
+        for name in ("a.css", "vendor/b.css", "c.txt"):
+            write(mount.path / name, text)
+        write(mount.path / "small.js", text[:1000])
+        os.chmod(mount.path / "a.css", 0o600)
+        mount.settle()
+        os.rename(mount.path / "a.css", mount.path / "moved.bin")
+        mount.settle()
+        got = mount.store.client().get_object(Bucket=mount.bucket, Key=mount.key("moved.bin"))
+        self.assertEqual((got["ContentEncoding"], got["Metadata"]["mediafs-size"]), ("gzip", str(len(text))))
+        self.assertEqual(gzip.decompress(got["Body"].read()), text)
+        for name in ("vendor/b.css", "c.txt", "small.js"):
+            self.assertNotIn("ContentEncoding", mount.head(name), name)
+        theirs = gzip.compress(text)
+        mount.put("theirs.css", theirs, ContentEncoding="gzip", ContentType="text/css")
+        # One that knows the bucket alone, and reads parts first.
+        other = self.new_mount("--config", str(config), place=self.place_of(mount))
+        for at in (mount, other):
+            names = {entry.name: entry.stat().st_size for entry in os.scandir(at.path) if entry.is_file()}
+            self.assertEqual(names["moved.bin"], len(text))
+            with open(at.path / "moved.bin", "rb") as file:
+                file.seek(len(text) - 5000)
+                self.assertEqual(file.read(), text[-5000:])
+            self.assertEqual((at.path / "moved.bin").read_bytes(), text)
+        self.assertEqual(((other.path / "theirs.css").stat().st_size, (other.path / "theirs.css").read_bytes()), (len(theirs), theirs))
+        self.assertEqual(os.listxattr(other.path / "moved.bin"), [])
+        shutil.copy2(other.path / "moved.bin", other.path / "d.css")
+        with open(other.path / "moved.bin", "ab") as file:
+            file.write(b"end")
+        other.settle()
+        self.assertEqual((other.head("d.css")["ContentEncoding"], other.head("d.css")["ContentType"]), ("gzip", "text/css"))
+        head = other.head("moved.bin")
+        self.assertEqual((head["ContentLength"], head.get("ContentEncoding")), (len(text) + 3, None))
+        self.assertEqual((other.path / "moved.bin").read_bytes(), text + b"end")
 
     def test_a_directory_of_others_that_moves_gets_the_rules_of_its_new_place(self):
         config = Run.folder("rules") / "media.toml"

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::driver::{Checked, Driver};
-use crate::machine::{Crash, Machine, Plan, Remains, directory};
+use crate::machine::{Crash, Machine, Plan, Remains, directory, held};
 use crate::mount::{Settings, TTL, mount, sync};
 use crate::past::{Past, differences};
 use crate::platters::{Platters, data_files};
@@ -51,12 +51,13 @@ pub fn play(script: Script) -> Result<u64, Failure> {
     Err(Failure { message, trace: trace.lines() })
 }
 
-fn settings(random: &mut StdRng) -> Settings {
+fn settings(random: &mut StdRng, seed: u64) -> Settings {
     Settings {
         write_mode: if random.random_range(0..4) == 0 { WriteMode::Through } else { WriteMode::Back },
         r2: random.random_range(0..6) == 0,
         exclusive: random.random_range(0..6) == 0,
         cache_bytes: if random.random_range(0..4) == 0 { 400 << 10 } else { 1 << 30 },
+        gzip: seed.is_multiple_of(3),
     }
 }
 
@@ -75,7 +76,7 @@ fn plan(random: &mut StdRng, steps: usize) -> Plan {
 
 fn lives(script: Script, trace: &Trace) -> Checked {
     let mut random = StdRng::seed_from_u64(script.seed);
-    let settings = settings(&mut random);
+    let settings = settings(&mut random, script.seed);
     trace.add(Duration::ZERO, format!("{settings:?}"));
     let folder = directory();
     let bucket = MemoryStore::new().with_min_part_bytes(1);
@@ -215,7 +216,7 @@ impl Life {
     async fn check_bucket(&self, machine: &Machine) -> Checked {
         let uploads = machine.bucket.list_uploads().await.unwrap();
         let past = machine.past.borrow();
-        let held: Vec<String> = machine
+        let names: Vec<String> = machine
             .bucket
             .keys()
             .iter()
@@ -224,13 +225,13 @@ impl Life {
             .collect();
         let wanted: Vec<String> = past.now.files().map(|(path, _)| path.clone()).collect();
         // A mount that forgot a removal leaves what it was to remove.
-        let left = |key: &String| past.is_left_over(key, machine.bucket.object(&key.as_str().into()).map(|(bytes, _)| bytes).as_deref());
-        let held: Vec<String> = held.into_iter().filter(|key| wanted.contains(key) || !left(key)).collect();
-        if held != wanted {
-            return Err(format!("the bucket holds {held:?}, not {wanted:?}"));
+        let left = |key: &String| past.is_left_over(key, held(&machine.bucket, &key.as_str().into()).as_deref());
+        let names: Vec<String> = names.into_iter().filter(|key| wanted.contains(key) || !left(key)).collect();
+        if names != wanted {
+            return Err(format!("the bucket holds {names:?}, not {wanted:?}"));
         }
         for (path, node) in past.now.files() {
-            let (bytes, _) = machine.bucket.object(&path.as_str().into()).unwrap();
+            let bytes = held(&machine.bucket, &path.as_str().into()).unwrap();
             if *bytes != *node.bytes() {
                 return Err(format!("the bucket holds other bytes of {path}"));
             }

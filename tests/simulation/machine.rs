@@ -8,8 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mediafs::media::gzip;
 use mediafs::simulation::{Event, World};
 use mediafs::store::memory::MemoryStore;
+use mediafs::types::Key;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
@@ -73,6 +75,15 @@ pub fn directory() -> Arc<TempDir> {
     let shared_memory = std::path::Path::new("/dev/shm");
     let parent = if shared_memory.is_dir() { shared_memory.to_owned() } else { std::env::temp_dir() };
     Arc::new(tempfile::Builder::new().prefix("mediafs-sim-").tempdir_in(parent).unwrap())
+}
+
+/// What any reader gets of an object; nothing that a file was, where it can't be decompressed.
+pub fn held(bucket: &MemoryStore, key: &Key) -> Option<Vec<u8>> {
+    let (bytes, info) = bucket.object(key)?;
+    Some(match gzip::original_size(&info.headers) {
+        Some(size) => gzip::inflate(&bytes, size).unwrap_or_else(|why| why.into_bytes()),
+        None => bytes.to_vec(),
+    })
 }
 
 impl Machine {

@@ -7,9 +7,11 @@ use std::time::Duration;
 use mediafs::cache::{Cache, Limits};
 use mediafs::fs::{Fs, FsConfig, Ino, Invalidate, WriteMode};
 use mediafs::journal::Journal;
+use mediafs::media::{Rules, RulesBuilder};
 use mediafs::reader::{Reader, ReaderConfig};
 use mediafs::store::Store;
 use mediafs::store::fault::{FaultStore, Faults};
+use mediafs::store::gzip::decoded;
 use mediafs::store::retry::{RetryPolicy, RetryStore};
 use mediafs::store::trace::RequestCounts;
 use mediafs::writer::{Tuning, Writer, WriterConfig};
@@ -35,6 +37,8 @@ pub struct Settings {
     pub r2: bool,
     pub exclusive: bool,
     pub cache_bytes: u64,
+    /// Many files are stored compressed.
+    pub gzip: bool,
 }
 
 pub struct Mount {
@@ -58,7 +62,7 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
     let watched: Store = Arc::new(Watched(Arc::clone(&machine.bucket)));
     let faulty: Store = Arc::new(FaultStore::new(watched, faults.clone()));
     let policy = if settings.r2 { RetryPolicy::r2() } else { RetryPolicy::default() };
-    let store: Store = Arc::new(RetryStore::new(faulty, policy.with_max_elapsed(TIMEOUT)));
+    let store = decoded(Arc::new(RetryStore::new(faulty, policy.with_max_elapsed(TIMEOUT))));
     let journal = Arc::new(Journal::open(machine.folder.path(), "simulated")?);
     let trusted = journal.begin_session()?;
     let limits = Limits { size_bytes: settings.cache_bytes, free_floor_bytes: 0 };
@@ -70,6 +74,7 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
         parallel_files: 4,
         parallel_parts: 3,
         host: "here".into(),
+        rules: rules(settings),
         ..WriterConfig::default()
     };
     let tuning =
@@ -82,6 +87,15 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
     tokio::spawn(keep(Arc::clone(&cache)));
     let world = World { fs, writer, counts: RequestCounts::new(), folder: Arc::clone(&machine.folder) };
     Ok(Mount { world, journal, cache, faults })
+}
+
+/// About half of the names, so that files get out of the rule and into it.
+fn rules(settings: Settings) -> Arc<Rules> {
+    let mut rules = RulesBuilder::default();
+    if settings.gzip {
+        rules.gzip("*[aceg024]*", Some(0)).unwrap();
+    }
+    Arc::new(rules.build().unwrap())
 }
 
 fn fs_config(settings: Settings) -> FsConfig {
@@ -101,7 +115,7 @@ fn fs_config(settings: Settings) -> FsConfig {
         timeout: TIMEOUT,
         public_url_base: None,
         r2: false,
-        rules: std::sync::Arc::default(),
+        rules: rules(settings),
     }
 }
 

@@ -13,6 +13,7 @@ use rand::RngExt;
 use tokio::time::timeout;
 
 use crate::driver::{Checked, Driver};
+use crate::machine::held;
 use crate::model::hash;
 use crate::mount::{TIMEOUT, TTL};
 use crate::past::describe;
@@ -51,7 +52,7 @@ impl Driver {
     async fn they_put(&mut self, name: &str) -> Vec<u8> {
         let bytes = self.data(12_000);
         let key = Key::from(name);
-        let replaced = self.machine.bucket.object(&key).map(|(bytes, _)| hash(&bytes));
+        let replaced = held(&self.machine.bucket, &key).map(|bytes| hash(&bytes));
         let (body, headers) = (Body::new(bytes.clone()), ObjectHeaders::default());
         let _receipt = self.machine.bucket.put(&key, body, &headers, &Condition::Any).await.unwrap();
         let mut past = self.machine.past.borrow_mut();
@@ -129,7 +130,7 @@ impl Driver {
     }
 
     fn check_there(&self, name: &str, whole: &[u8]) -> Checked {
-        let held = self.machine.bucket.object(&Key::from(name)).map(|(bytes, _)| bytes);
+        let held = held(&self.machine.bucket, &Key::from(name));
         let is_there = held.as_deref() == Some(whole);
         is_there.then_some(()).ok_or_else(|| format!("{name} is not in the bucket after close: {}", describe(held.as_deref())))
     }
@@ -175,7 +176,7 @@ impl Driver {
             return Some(self.they_put(name).await);
         }
         let key = Key::from(name);
-        let removed = self.machine.bucket.object(&key).map(|(bytes, _)| hash(&bytes));
+        let removed = held(&self.machine.bucket, &key).map(|bytes| hash(&bytes));
         self.machine.bucket.delete(&key).await.unwrap();
         self.machine.past.borrow_mut().survivors.retain(|survivor| survivor.name != name || Some(survivor.hash) != removed);
         self.note(format!("they remove {name}"));
@@ -222,7 +223,7 @@ impl Driver {
             .keys()
             .iter()
             .filter(|key| key.as_str().starts_with(DIRECTORY))
-            .filter_map(|key| Some((key.as_str().to_owned(), hash(&bucket.object(key)?.0))))
+            .filter_map(|key| Some((key.as_str().to_owned(), hash(&held(bucket, key)?))))
             .collect();
         for survivor in &self.machine.past.borrow().survivors {
             let stem = survivor.name.trim_end_matches(".bin");

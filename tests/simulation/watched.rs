@@ -10,7 +10,7 @@ use mediafs::store::memory::MemoryStore;
 use mediafs::store::{Body, Condition, ListPage, ListRequest, ObjectBody, ObjectStore, Part, PendingUpload, Receipt, Result, UploadId};
 use mediafs::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, held};
 use crate::past::describe;
 
 pub struct Watched(pub Arc<MemoryStore>);
@@ -49,7 +49,7 @@ impl Watched {
 
     /// What lies under `key` now was stored by the mount.
     fn check(&self, key: &Key) {
-        let (Some(machine), Some((bytes, _))) = (Machine::current(), self.0.object(key)) else { return };
+        let (Some(machine), Some(bytes)) = (Machine::current(), held(&self.0, key)) else { return };
         let is_exact = !key.is_marker() && !key.as_str().starts_with(crate::shared::DIRECTORY);
         if is_exact && !machine.past.borrow().knows(key.as_str(), &bytes, TORN_FILES_STAY) {
             machine.violated(format!("the bucket got {key}: {}, which no file of that name ever was", describe(Some(&bytes))));

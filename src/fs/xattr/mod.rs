@@ -21,6 +21,7 @@ pub use self::name::is_settable_metadata;
 use super::Fs;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::media::gzip;
 use crate::namespace::{Ino, Node, ROOT};
 use crate::types::{Key, ObjectHeaders};
 
@@ -134,9 +135,12 @@ impl Fs {
         if !self.has_room(&place.headers) {
             return Err(Error::TooManyAttributes);
         }
+        let is_compressed = gzip::mentions(inode.headers());
+        let goes_up_anew = is_compressed && !gzip::mentions(&place.headers);
         *inode.headers_mut() = place.headers;
         inode.ctime = clock::now();
         inode.known = true;
-        self.store_attributes(&mut names, ino)
+        // No copy takes the compression away.
+        if goes_up_anew { self.send_anew(&mut names, ino) } else { self.store_attributes(&mut names, ino) }
     }
 }

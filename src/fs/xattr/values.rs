@@ -3,7 +3,7 @@
 use super::Place;
 use super::name::{Name, is_settable_metadata};
 use crate::error::{Error, Result};
-use crate::media::{self, Header, Rules};
+use crate::media::{self, Header, Rules, gzip};
 use crate::namespace::xattrs;
 
 /// What S3 calls the class of an object that names none.
@@ -31,8 +31,9 @@ pub(super) fn list(place: &Place, rules: &Rules) -> Vec<String> {
     let headers = &place.headers;
     let mut names: Vec<String> = xattrs::decode(&headers.metadata).into_keys().collect();
     let differs = |header: &Header| {
-        // Types are found by bytes as well, and each object has a class.
-        let is_given = || header.is_always_there() || header.get(headers) == rules.given(*header, &place.key);
+        // Types are found by bytes as well, and each object has a class. How it is stored is no attribute of the file.
+        let is_stored_so = || *header == Header::ContentEncoding && gzip::mentions(headers);
+        let is_given = || header.is_always_there() || is_stored_so() || header.get(headers) == rules.given(*header, &place.key);
         media::is_chosen(headers, *header) || (header.get(headers).is_some() && !is_given())
     };
     if !place.is_directory {
@@ -57,6 +58,9 @@ pub(super) fn set(place: &mut Place, name: &Name, value: &[u8], r2: bool) -> Res
         Name::Header(header) => {
             let text = text(value)?;
             header.check(text).map_err(|_| Error::Invalid)?;
+            if *header == Header::ContentEncoding {
+                gzip::unmark(headers);
+            }
             if r2 && *header == Header::StorageClass && ![STANDARD, "STANDARD_IA"].contains(&text) {
                 return Err(Error::Invalid);
             }
@@ -79,7 +83,8 @@ pub(super) fn remove(place: &mut Place, name: &Name, rules: &Rules) -> Result<()
         Name::Metadata(name) => drop(headers.metadata.remove(name)),
         Name::Header(header) => {
             let given = rules.given(*header, &place.key);
-            let is_given = header.get(headers) == given || (header.is_always_there() && given.is_none());
+            let is_stored_so = *header == Header::ContentEncoding && gzip::mentions(headers);
+            let is_given = header.get(headers) == given || (header.is_always_there() && given.is_none()) || is_stored_so;
             if is_given && !media::is_chosen(headers, *header) {
                 return Err(Error::NoAttribute);
             }

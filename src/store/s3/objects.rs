@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_s3::config::http::HttpRequest;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
@@ -29,7 +30,12 @@ impl S3Store {
         let operation = Operation::HeadObject;
         let _connection = self.connection(operation, key).await?;
         let request = self.client.head_object().bucket(self.bucket()).key(key.as_str());
-        let output = request.send().await.map_err(|error| self.context.error(operation, key, false, error))?;
+        let failed = |error| self.context.error(operation, key, false, error);
+        let mut output = request.clone().send().await.map_err(failed)?;
+        if output.content_length().is_none() {
+            self.counts.count(operation);
+            output = request.customize().mutate_request(take_gzip).send().await.map_err(failed)?;
+        }
         Ok(ObjectInfo {
             size: output.content_length().and_then(|size| u64::try_from(size).ok()).ok_or_else(|| no(operation, key, "size"))?,
             etag: output.e_tag().map(ETag::new).ok_or_else(|| no(operation, key, "ETag"))?,
@@ -48,7 +54,12 @@ impl S3Store {
         let range = span.as_ref().map(range);
         let request = self.client.get_object().bucket(self.bucket()).key(key.as_str()).set_range(range);
         let request = request.set_if_match(if_match.map(ETag::quoted));
-        let output = request.send().await.map_err(|error| self.context.error(operation, key, if_match.is_some(), error))?;
+        let failed = |error| self.context.error(operation, key, if_match.is_some(), error);
+        let mut output = request.clone().send().await.map_err(failed)?;
+        if output.content_length().is_none() {
+            self.counts.count(operation);
+            output = request.customize().mutate_request(take_gzip).send().await.map_err(failed)?;
+        }
         let (size, sent) = extent(&output, key)?;
         let asked = span.map_or(0..size, |span| span.start..span.end.min(size));
         if sent != asked {
@@ -174,6 +185,12 @@ impl S3Store {
         let signed = request.presigned(config).await.map_err(|error| self.context.error(operation, key, false, error))?;
         Ok(signed.uri().to_owned())
     }
+}
+
+/// Cloudflare decompresses what is stored with gzip for whoever doesn't say that it takes that, and such an answer has no
+/// length. Who says so gets what is stored; said without need, other objects would be compressed, and have none.
+fn take_gzip(request: &mut HttpRequest) {
+    request.headers_mut().insert("accept-encoding", "gzip");
 }
 
 /// Beyond the object's end is allowed; beyond a signed number, in which many servers count, is not.

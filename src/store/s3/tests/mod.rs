@@ -134,6 +134,19 @@ async fn a_lost_answer_leaves_the_outcome_open() {
 }
 
 #[tokio::test]
+async fn an_answer_without_a_length_is_asked_for_as_it_is_stored() {
+    let unclear = b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nConnection: close\r\n\r\n".to_vec();
+    for get in [false, true] {
+        let server = Server::new(Some(unclear.clone())).await;
+        let (store, key) = (server.store().await, Key::from("k"));
+        let failed = if get { store.get(&key, None, None).await.err() } else { store.head(&key).await.err() };
+        assert_eq!(failed.map(|error| error.kind), Some(ErrorKind::NotS3));
+        let takes_gzip = |request: &String| request.to_ascii_lowercase().contains("accept-encoding: gzip");
+        assert_eq!(server.requests().iter().map(takes_gzip).collect::<Vec<_>>(), [false, true], "{:?}", server.requests());
+    }
+}
+
+#[tokio::test]
 async fn the_wish_to_be_left_alone_is_passed_on() {
     let server = Server::new(Some(answer(429, "Retry-After: 7", ""))).await;
     let failed = server.store().await.head(&Key::from("k")).await.unwrap_err();
