@@ -264,10 +264,15 @@ impl Fs {
                 Some(_) => {}
             }
         }
-        let info = self.head(&target).await?;
+        let mut info = self.head(&target).await?;
         let version = info.as_ref().map(|info| Version { key: target.clone(), etag: info.etag.clone(), size: info.size });
         if let (Some(info), Some(version)) = (&info, &version) {
             self.learn(version, info.last_modified, &info.headers);
+        }
+        let is_source = target != *key && !target.is_marker();
+        if is_source && version.as_ref().is_some_and(|version| !self.shows(ino, version)) {
+            // The copy was made, and what was copied has been overwritten since.
+            info = None;
         }
         match (info, parent) {
             (Some(info), _) if target.is_marker() => {
@@ -286,15 +291,16 @@ impl Fs {
             (None, Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Nothing, asked, watch.id),
             // The source of a pending rename is gone: the daemon before this one may have made the copy, and died before it
             // could say so. Else the copy will say that; until then the defaults hold.
-            (None, _) => {
-                let copy = self.head(key).await?;
-                match copy {
-                    Some(info) => self.set_headers_of(ino, &info.etag, info.headers),
-                    None => self.set_headers(ino, ObjectHeaders::default()),
-                }
-            }
+            (None, _) => match self.head(key).await? {
+                Some(copy) => self.set_headers_of(ino, &copy.etag, copy.headers),
+                None => self.set_headers(ino, ObjectHeaders::default()),
+            },
         }
         Ok(())
+    }
+
+    fn shows(&self, ino: Ino, version: &Version) -> bool {
+        self.names.lock().get(ino).and_then(Inode::version).is_some_and(|shown| shown.key == version.key && shown.etag == version.etag)
     }
 
     /// What was learned of a version before. A listing doesn't tell links from files: where the metadata does, another

@@ -392,3 +392,26 @@ async fn a_file_renamed_before_word_of_its_upload_came_is_known_by_its_new_name(
         assert_eq!(mount.writer.backlog().conflicts, 0);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_mode_of_a_renamed_file_is_not_that_of_what_took_its_old_name() {
+    let bucket = Bucket::new();
+    bucket.put_with("a", b"bytes", &[("mode", "33152")]).await;
+    let mount = bucket.mount();
+    bucket.faults.add(Rule::on(Operation::CopyObject).fault(Fault::Error(ErrorKind::Unavailable)));
+    mount.rename("a", "b").await.unwrap();
+    mount.save("a", b"new").await.unwrap();
+    mount.writer.stop();
+    let folder = std::sync::Arc::clone(&mount.folder);
+    drop(mount);
+    // What was learned is written without a promise.
+    for file in ["attributes.sqlite", "attributes.sqlite-wal"] {
+        let _ = std::fs::remove_file(folder.path().join(file));
+    }
+    bucket.faults.clear();
+    // The look at the old name comes after the copy, and after what was saved there.
+    bucket.faults.add(Rule::on(Operation::HeadObject).key("a").fault(Fault::Latency(Duration::from_secs(5))));
+    let next = bucket.mount_in(folder, Options::default());
+    assert_eq!(next.stat("b").await.unwrap().mode, 0o600);
+    assert_eq!(bucket.get("a"), Some(b"new".to_vec()));
+}
