@@ -165,7 +165,8 @@ fn stored(job: &Job, from: &Version, etag: ETag, headers: Option<ObjectHeaders>,
 /// A copy of more than one CopyObject can do.
 async fn copy_parts(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
     let headers = match &job.desired.headers {
-        Some(headers) => headers.clone(),
+        // Larger than what is ever compressed.
+        Some(headers) => compress::plain(shared, &job.key, headers.clone()),
         None => match shared.store.head(&from.key).await {
             Ok(info) => info.headers,
             Err(error) if is_gone(&error) => return Err(Error::Stale),

@@ -1,6 +1,7 @@
 //! Large files: parts, copies of parts, and what happens when the file changes on its way.
 
 use super::*;
+use crate::media::gzip;
 use crate::store::fault::{Fault, Rule, When};
 use crate::store::{ErrorKind, multipart_count};
 
@@ -214,6 +215,22 @@ async fn a_copy_beyond_one_request_goes_in_parts() {
     assert_eq!(world.object("b").unwrap(), content);
     assert_eq!(world.counts.of(Operation::UploadPartCopy), 5);
     assert_eq!(world.counts.bytes_up() + world.counts.bytes_down(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_in_parts_is_not_marked_as_compressed() {
+    let world = World::new();
+    let content = bytes(300 * KIB, 2);
+    let version = world.put_elsewhere("a", &content).await;
+    // Left over from when the file was small, and stored compressed.
+    let mut headers = ObjectHeaders::default();
+    gzip::mark(&mut headers, 100);
+    let desired = Desired { headers: Some(headers), ..desired(copy_of(&version), Condition::Any, false) };
+    world.writer.apply(vec![("b".into(), Some(desired))], &[]).unwrap();
+    world.settled().await;
+    let (stored, info) = world.memory.object(&"b".into()).unwrap();
+    assert_eq!((&stored[..], gzip::original_size(&info.headers)), (&content[..], None));
+    assert_eq!(info.headers.content_encoding, None);
 }
 
 #[tokio::test(start_paused = true)]
