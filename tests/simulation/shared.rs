@@ -91,7 +91,11 @@ impl Driver {
 
     async fn we_create(&mut self, name: &str, bytes: &[u8]) -> Checked {
         let world = &self.mount.world;
-        let _ = world.mkdir(DIRECTORY.trim_end_matches('/')).await;
+        match world.mkdir(DIRECTORY.trim_end_matches('/')).await {
+            Ok(_) | Err(Error::Exists) => {}
+            Err(error) if self.may_fail(&error) => return Ok(()),
+            Err(error) => return Err(format!("mkdir {DIRECTORY}: {error}")),
+        }
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
         let opened = world.open(name, flags).await;
         self.note(format!("we create {name} {}: {:?}", describe(Some(bytes)), opened.as_ref().map(drop).map_err(Error::to_string)));
