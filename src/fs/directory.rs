@@ -209,6 +209,18 @@ impl Fs {
         }
     }
 
+    /// Sees to it that one flat listing shows all that is below a directory: files that are to give way to it, or to a
+    /// directory in it, go now, because MinIO lists nothing below a name that is still a file.
+    pub(super) async fn uncover(&self, key: &Key) -> Result<()> {
+        let mut files = self.writer.going_below(key);
+        files.extend(Some(key.without_slash()).filter(|file| self.writer.pending(file).is_some_and(|d| d.content == Content::Absent)));
+        files.retain(|file| !file.is_marker() && self.names.lock().find(&file.as_directory()).is_some());
+        for file in &files {
+            self.writer.sync(file).await?;
+        }
+        Ok(())
+    }
+
     /// The names in a directory under which, at any depth, something is wanted gone.
     fn going_names(&self, key: &Key) -> HashSet<String> {
         let first = |below: &Key| below.as_str()[key.as_str().len()..].split('/').next().map(str::to_owned);

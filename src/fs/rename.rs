@@ -336,6 +336,7 @@ impl Fs {
     /// Takes in everything below a directory by one flat listing. Returns the objects that no path can show.
     async fn load_below(&self, ino: Ino) -> Result<Vec<ListedObject>> {
         let key = self.directory_key(&self.names.lock(), ino)?;
+        self.uncover(&key).await?;
         let watch = self.watch_all();
         let begun = Instant::now();
         let mut objects = Vec::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mediafs::error::Error;
 use mediafs::fs::Kind;
-use mediafs::store::fault::{Fault, Rule};
+use mediafs::store::fault::{Fault, Rule, When};
 use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
 use mediafs::types::ObjectHeaders;
 
@@ -289,4 +289,25 @@ async fn a_file_moves_into_a_directory_that_takes_its_name() {
     mount.settle().await;
     assert_eq!(mount.read("a/inside").await.unwrap(), b"bytes");
     assert_eq!(bucket.keys(), ["a/", "a/inside"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_took_the_name_of_a_file_moves_whole() {
+    let bucket = Bucket::like_minio();
+    let mount = bucket.mount();
+    mount.save("a", b"bytes").await.unwrap();
+    mount.settle().await;
+    bucket.faults.add(Rule::on(Operation::DeleteObject).key("a").when(When::First(1)).fault(Fault::Latency(Duration::from_secs(3))));
+    mount.rename("a", "b").await.unwrap();
+    mount.mkdir("a").await.unwrap();
+    mount.rename("b", "a/inside").await.unwrap();
+    tokio::time::advance(Duration::from_secs(2)).await;
+    while !bucket.keys().contains(&"a/inside".to_owned()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    mount.rename("a", "c").await.unwrap();
+    mount.settle().await;
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(mount.names("c").await.unwrap(), ["inside"]);
+    assert_eq!(bucket.keys(), ["c/", "c/inside"]);
 }
