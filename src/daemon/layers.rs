@@ -33,8 +33,9 @@ use crate::writer::{Writer, WriterConfig};
 /// this for both, a newcomer has the answer within five seconds.
 const REACH_TIME: Duration = Duration::from_secs(4);
 /// Enough for 10 Gbit/s at 100 ms, and as much memory as that takes; far below what a store refuses.
-const READS_AT_ONCE: usize = 32;
-const CHANGES_AT_ONCE: usize = 32;
+const READS_AT_ONCE: usize = 64;
+/// Copies above all: that many of one renamed directory are made in one round trip.
+const CHANGES_AT_ONCE: usize = 64;
 const FETCHES_AT_ONCE: usize = 16;
 /// Shortest and longest time of one attempt: a third of what an operation may take, so that one that hangs is followed by
 /// another.
