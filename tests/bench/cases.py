@@ -12,6 +12,8 @@ from targets import Usage
 MIB = 1 << 20
 PHOTO_BYTES = 32 << 10
 THREADS = 8
+# Files of a directory that is renamed and removed.
+MOVED = 300
 # Of a burst of files or bytes until all of them are in the bucket.
 SETTLE_S = 600
 
@@ -47,6 +49,7 @@ class Cases:
         # Gives what samples the target's process in a case; None: nothing does.
         self.profile = None
         self.openings = 0
+        self.failures = []
         self.photo = noise(PHOTO_BYTES)
 
     def run(self):
@@ -55,7 +58,8 @@ class Cases:
             try:
                 case()
             except Exception as error:  # a peer that can't do a step is a result, not the end of the run
-                self.row(f"{case.__name__}: failed", 0, f"{type(error).__name__}: {error}"[:200])
+                self.failures.append(f"{self.target.name}, {case.__name__}: " + " ".join(f"{type(error).__name__}: {error}".split())[:200])
+                print(f"  {self.failures[-1]}", flush=True)
         self.row("CPU time of all this", self.used.cpu_s, "s")
         self.row("peak memory", self.used.peak_mib, "MiB")
 
@@ -155,7 +159,7 @@ class Cases:
 
     def tree(self):
         """Directories of photos: listed, renamed, removed."""
-        listed, moved = self.count * 10, min(self.count, 300)
+        listed, moved = self.count * 10, min(self.count, MOVED)
         with self.opened("tree") as bucket:
             self.fill(bucket, ((f"wide/{at:06}.jpg", b"photo") for at in range(listed)))
             self.fill(bucket, ((f"moved/{at:06}.jpg", self.photo) for at in range(moved)))

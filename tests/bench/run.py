@@ -22,7 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import django.conf  # noqa: E402
-from cases import Cases, differ  # noqa: E402
+from cases import MOVED, Cases, differ  # noqa: E402
 from harness import open_store  # noqa: E402
 from harness.process import Child  # noqa: E402
 from harness.suite import clean  # noqa: E402
@@ -123,7 +123,8 @@ def main():
         for rtt_ms in args.rtts:
             done = measure(args, rtt_ms, work)
             results[f"{rtt_ms:g}"] = {name: {"rows": cases.rows, "requests": cases.requests} for name, cases in done.items()}
-            printed += [*table(done, rtt_ms), ""]
+            failures = [f"Failed: {line}" for cases in done.values() for line in cases.failures]
+            printed += [*table(done, rtt_ms), "", *failures]
             if rtt_ms == args.rtts[-1]:
                 printed += request_table(done)
     finally:
@@ -131,7 +132,8 @@ def main():
     busy = subprocess.run(["uptime"], check=False, capture_output=True, text=True).stdout.strip().rsplit(":", 1)[-1].strip()
     print(f"\n{machine()}; load {busy}\n", *printed, sep="\n")
     if args.json:
-        args.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+        sizes = {"listed": args.count * 10, "moved": min(args.count, MOVED)}
+        args.json.write_text(json.dumps({"machine": machine(), "sizes": sizes, "results": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -129,8 +129,11 @@ class Foreign(Folder):
     def open(self, bucket):
         shutil.rmtree(self.cache, ignore_errors=True)
         self.cache.mkdir()
-        self.child = Child(self.command(bucket), self.folder / "log", self.store.env(), life_s=3600)
+        self.child = Child(self.command(bucket), self.folder / "log", self.env(), life_s=3600)
         wait_until(self._ready, f"{self.name} mounts", self.START_S)
+
+    def env(self):
+        return self.store.env()
 
     def _ready(self):
         if not self.child.running():
@@ -155,10 +158,14 @@ class Foreign(Folder):
 class Rclone(Foreign):
     name = "rclone"
 
+    def env(self):
+        """The remote `bench`; rclone reads it from its environment."""
+        remote = {"type": "s3", "provider": "Minio", "env_auth": "true", "endpoint": self.endpoint, "region": self.store.region}
+        return {**super().env(), "RCLONE_CONFIG": "/dev/null", "AWS_CA_BUNDLE": "", **{f"RCLONE_CONFIG_BENCH_{name.upper()}": value for name, value in remote.items()}}
+
     def command(self, bucket):
-        remote = f":s3,provider=Minio,env_auth=true,endpoint='{self.endpoint}',region={self.store.region}:{bucket}"
-        options = ["--config", "/dev/null", "--vfs-cache-mode", "full", "--cache-dir", self.cache, "--dir-cache-time", "60s"]
-        return ["rclone", "mount", remote, self.path, *options]
+        options = ["--vfs-cache-mode", "full", "--cache-dir", self.cache, "--dir-cache-time", "60s"]
+        return ["rclone", "mount", f"bench:{bucket}", self.path, *options]
 
 
 class S3fs(Foreign):
