@@ -134,8 +134,8 @@ async fn settled(shared: &Shared, jobs: &[Job]) -> Result<()> {
     if jobs.iter().all(|job| job.desired.condition == Condition::IfAbsent && job.desired.content != Content::Absent) {
         return Ok(());
     }
-    let only_adds = |job: &Job| job.is_copy() && !job.desired.was_there;
-    let wanted = match jobs.iter().all(only_adds) {
+    let adds = |job: &Job| copy::copied(&job.desired.content).is_some_and(|from| from.key != job.key && !job.desired.was_there);
+    let wanted = match jobs.iter().all(adds) {
         true => jobs.iter().map(|job| job.commits).max().unwrap_or(u64::MAX),
         false => u64::MAX,
     };
