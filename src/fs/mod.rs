@@ -12,6 +12,7 @@ mod ahead;
 mod attributes;
 mod copy;
 mod create;
+mod departed;
 mod directory;
 mod events;
 mod file;
@@ -71,6 +72,7 @@ pub struct Fs {
     config: FsConfig,
     names: Mutex<Namespace>,
     handles: handles::Handles,
+    departed: departed::Departed,
     invalidate: OnceLock<Arc<dyn Invalidate>>,
     status: OnceLock<StatusSource>,
     /// By directory, as its last listing showed them: keys that no path can show, with the reason.
@@ -102,6 +104,7 @@ impl Fs {
             config,
             names: Mutex::new(Namespace::new(owner, clock::now())),
             handles: handles::Handles::default(),
+            departed: departed::Departed::default(),
             invalidate: OnceLock::new(),
             status: OnceLock::new(),
             hidden: Mutex::default(),
