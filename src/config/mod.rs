@@ -70,6 +70,8 @@ pub struct Config {
 
 /// The smallest cache that still holds a block for each of a few readers.
 const SMALLEST_CACHE_BYTES: u64 = 1 << 20;
+/// The program itself and one part of an upload.
+const SMALLEST_MEMORY_BYTES: u64 = 64 << 20;
 /// Below this every hiccup of the network would be an error.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -109,6 +111,7 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, no_exec: bool, arou
         no_exec,
         cache_dir,
         cache_size_bytes: reader.cache_size()?,
+        memory_limit_bytes: reader.memory_limit()?,
         free_space_floor: reader.floor()?,
         write_mode: reader.choice("write-mode", &[("back", WriteMode::Back), ("through", WriteMode::Through)])?,
         ttl: reader.time("ttl")?,
@@ -223,6 +226,12 @@ impl Reader<'_> {
         let large_enough =
             |text: &str| values::size(text).and_then(|size| if size < SMALLEST_CACHE_BYTES { Err("at least 1MiB") } else { Ok(size) });
         Ok(self.parsed("cache-size", large_enough)?.unwrap_or(SMALLEST_CACHE_BYTES))
+    }
+
+    fn memory_limit(&self) -> Result<u64, ConfigError> {
+        let large_enough =
+            |text: &str| values::size(text).and_then(|size| if size < SMALLEST_MEMORY_BYTES { Err("at least 64MiB") } else { Ok(size) });
+        Ok(self.parsed("memory-limit", large_enough)?.unwrap_or(SMALLEST_MEMORY_BYTES))
     }
 
     fn floor(&self) -> Result<FreeSpaceFloor, ConfigError> {

@@ -35,6 +35,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     takes("cache-dir", "DIR", "", "Where cached and unsent data lies; one directory for each bucket and prefix"),
     takes("cache-size", "SIZE", "10GiB", "Most that the cache directory may hold"),
     takes("free-space-floor", "SIZE|PERCENT", "", "Free space to leave on its disk; the smaller of 1 GiB and 5 % without it"),
+    takes("memory-limit", "SIZE", "128MiB", "Most memory that the daemon plans with"),
     takes("write-mode", "back|through", "back", "close() returns when data is safe locally (back) or in the bucket (through)"),
     takes("ttl", "TIME", "10s", "How long names and attributes are believed before the bucket is asked again"),
     takes("negative-ttl", "TIME", "1s", "The same for names that were not there"),

@@ -23,7 +23,7 @@ fn refusal(flags: &[(&'static str, &str)]) -> String {
 #[test]
 fn the_defaults_are_those_of_the_table() {
     let settings = settings("s3://media", &[], &[]);
-    assert_eq!(settings.cache_size_bytes, 10 << 30);
+    assert_eq!((settings.cache_size_bytes, settings.memory_limit_bytes), (10 << 30, 128 << 20));
     assert_eq!(settings.write_mode, WriteMode::Back);
     assert_eq!((settings.ttl, settings.negative_ttl), (Duration::from_secs(10), Duration::from_secs(1)));
     assert_eq!((settings.timeout, settings.drain_timeout), (Duration::from_secs(60), Duration::from_secs(300)));
@@ -43,6 +43,7 @@ fn every_option_can_be_set() {
         ("cache-dir", "/var/lib/c"),
         ("cache-size", "1GiB"),
         ("free-space-floor", "5%"),
+        ("memory-limit", "256MiB"),
         ("write-mode", "through"),
         ("ttl", "1m"),
         ("negative-ttl", "0s"),
@@ -123,6 +124,7 @@ fn mistakes_name_the_option_its_source_and_a_right_value() {
     for (flags, parts) in [
         (&[("cache-size", "10XB")][..], ["--cache-size 10XB", "10GiB"]),
         (&[("cache-size", "10")], ["--cache-size 10", "at least 1MiB"]),
+        (&[("memory-limit", "10MiB")], ["--memory-limit 10MiB", "at least 64MiB"]),
         (&[("ttl", "soon")], ["--ttl soon", "10s"]),
         (&[("timeout", "10ms")], ["--timeout 10ms", "at least 1s"]),
         (&[("write-mode", "fast")], ["--write-mode fast", "back, through"]),

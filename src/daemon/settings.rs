@@ -39,6 +39,8 @@ pub struct Settings {
     pub no_exec: bool,
     pub cache_dir: PathBuf,
     pub cache_size_bytes: u64,
+    /// The most that the daemon plans to use.
+    pub memory_limit_bytes: u64,
     pub free_space_floor: FreeSpaceFloor,
     pub write_mode: WriteMode,
     pub ttl: Duration,

@@ -8,6 +8,7 @@
 //!
 //! Lock order: `names` → the writer's entries → one data file → journal. No lock is held across an await.
 
+mod ahead;
 mod attributes;
 mod copy;
 mod create;
@@ -23,6 +24,7 @@ mod outage;
 mod question;
 mod remove;
 mod rename;
+mod sweep;
 mod symlink;
 mod types;
 mod xattr;
@@ -78,6 +80,7 @@ pub struct Fs {
     /// A listing has shown `dir_$folder$`: directories may be there by that alone.
     hadoop_markers: AtomicBool,
     outage: outage::Outage,
+    asking: ahead::Asking,
     closed: AtomicBool,
     me: Weak<Fs>,
 }
@@ -107,6 +110,7 @@ impl Fs {
             hidden: Mutex::default(),
             hadoop_markers: AtomicBool::new(false),
             outage: outage::Outage::default(),
+            asking: ahead::Asking::default(),
             closed: AtomicBool::new(false),
             me: me.clone(),
         });

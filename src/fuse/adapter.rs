@@ -17,11 +17,13 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::answer::{Answers, Patience};
 use super::errno::Asked;
 use super::modes::{Mode, Modes};
+use super::sweep::Sweeps;
 use super::{MAX_REQUEST_BYTES, convert, directory, xattr};
 use crate::error::{Error, Result};
 use crate::fs::{Entry, Fs, Lookup, Opened, SetAttr, Whence};
@@ -39,13 +41,15 @@ pub(super) struct Adapter {
     answers: Answers,
     /// A leaf: nothing else is locked while this is held.
     modes: Arc<Mutex<Modes>>,
+    /// A leaf too.
+    sweeps: Mutex<Sweeps>,
     /// The kernel may keep listings for ever: nobody else changes this prefix.
     keep_listings: bool,
 }
 
 impl Adapter {
     pub fn new(fs: Arc<Fs>, answers: Answers, keep_listings: bool) -> Self {
-        Self { fs, answers, modes: Arc::default(), keep_listings }
+        Self { fs, answers, modes: Arc::default(), sweeps: Mutex::default(), keep_listings }
     }
 
     fn entry<F>(&self, asked: Asked, operation: F, reply: ReplyEntry)
@@ -56,6 +60,12 @@ impl Adapter {
             Ok(found) => reply.entry(&found.ttl, &convert::attr(&found.attr), Generation(0)),
             Err(errno) => reply.error(errno),
         });
+    }
+
+    /// The file that a thread looks up only to remove it.
+    fn to_be_removed(&self, request: &Request, parent: u64, name: &OsStr) -> Option<Entry> {
+        let listed = self.answers.certain(|| Asked::named("lookup", parent, name), || self.fs.listed_entry(parent, name)).ok()??;
+        self.sweeps.lock().looks_up(request.pid(), parent, &name.to_string_lossy(), Instant::now()).then_some(listed)
     }
 
     fn attributes<F>(&self, asked: Asked, operation: F, reply: ReplyAttr)
@@ -113,7 +123,11 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if let Some(found) = self.to_be_removed(request, parent.0, name) {
+            self.fs.remember(found.attr.ino);
+            return reply.entry(&found.ttl, &convert::attr(&found.attr), Generation(0));
+        }
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
         let asked = Asked::named("lookup", parent.0, &name);
         let operation = async move { fs.lookup(parent.0, &name).await };
@@ -197,7 +211,8 @@ impl Filesystem for Adapter {
         self.entry(asked, async move { fs.mkdir(parent.0, &name, mode & !umask & 0o7777, caller).await }, reply);
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.sweeps.lock().removes(request.pid(), parent.0, &name.to_string_lossy(), Instant::now());
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
         let asked = Asked::named("unlink", parent.0, &name);
         self.empty(asked, Patience::Deadline, async move { fs.unlink(parent.0, &name).await }, reply);

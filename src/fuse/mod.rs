@@ -8,6 +8,7 @@
 //! convert     attributes, times, flags: pure
 //! errno       Error -> errno, in one exhaustive match; the one place that logs failed operations
 //! modes       how each inode is open in the kernel: pure
+//! sweep       who removes one name after the other: pure
 //! notify      tells the kernel what to forget, from its own thread
 //! mountpoint  what has to hold before mounting; clears what a crash left
 //! mount       mount(2) or fusermount3, and the lazy unmount
@@ -27,6 +28,7 @@ mod mount;
 mod mountinfo;
 mod mountpoint;
 mod notify;
+mod sweep;
 mod xattr;
 
 use std::io;
