@@ -158,6 +158,11 @@ impl Cache {
         self.shared.index.lock().find(version)
     }
 
+    /// Whether a clean file holds this version, whole or in part. Doesn't count as a use of it.
+    pub fn has_version(&self, version: &Version) -> bool {
+        self.shared.index.lock().has_version(version)
+    }
+
     /// The bucket holds nothing under `key` any more: cached versions of it are of no use, and must not be shown as what is
     /// known when the bucket can't be asked. Who has one open goes on with it: it may have another name by now.
     pub fn forget_key(&self, key: &Key) {

@@ -215,10 +215,18 @@ impl Fs {
         let mut files = self.writer.going_below(key);
         files.extend(Some(key.without_slash()).filter(|file| self.writer.pending(file).is_some_and(|d| d.content == Content::Absent)));
         files.retain(|file| !file.is_marker() && self.names.lock().find(&file.as_directory()).is_some());
-        for file in &files {
-            self.writer.sync(file).await?;
+        let going = async {
+            for file in &files {
+                self.writer.sync(file).await?;
+            }
+            Ok(())
+        };
+        // For as long as the listing itself may take: what is waited for may be the end of an outage.
+        tokio::select! {
+            biased;
+            gone = tokio::time::timeout(self.config.timeout, going) => gone.unwrap_or(Err(Error::Timeout)),
+            () = self.outage_outlasts_patience() => Err(Error::Timeout),
         }
-        Ok(())
     }
 
     /// The names in a directory under which, at any depth, something is wanted gone.

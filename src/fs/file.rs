@@ -146,6 +146,7 @@ impl Fs {
                     }
                     return Ok(true);
                 }
+                Err(WriteRefused::Full) if self.give_up_departed() => {}
                 Err(WriteRefused::Full) => return Ok(false),
                 Err(WriteRefused::Freed) => {
                     file.recall();

@@ -49,6 +49,7 @@ impl Fs {
     pub fn forget(&self, ino: Ino, lookups: u64) {
         let mut names = self.names.lock();
         names.forget(ino, lookups);
+        self.forget_departed(&names, ino);
         if names.len() > super::IDLE_INODES {
             let target = super::IDLE_INODES / 2;
             let wanted: std::collections::HashSet<Ino> =

@@ -11,6 +11,7 @@
 mod attributes;
 mod copy;
 mod create;
+mod departed;
 mod directory;
 mod events;
 mod file;
@@ -69,6 +70,7 @@ pub struct Fs {
     config: FsConfig,
     names: Mutex<Namespace>,
     handles: handles::Handles,
+    departed: departed::Departed,
     invalidate: OnceLock<Arc<dyn Invalidate>>,
     status: OnceLock<StatusSource>,
     /// By directory, as its last listing showed them: keys that no path can show, with the reason.
@@ -99,6 +101,7 @@ impl Fs {
             config,
             names: Mutex::new(Namespace::new(owner, clock::now())),
             handles: handles::Handles::default(),
+            departed: departed::Departed::default(),
             invalidate: OnceLock::new(),
             status: OnceLock::new(),
             hidden: Mutex::default(),

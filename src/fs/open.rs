@@ -97,9 +97,9 @@ impl Fs {
 
     /// The data file, safe from eviction from here on.
     pub(super) fn pinned_file(&self, names: &mut Namespace, ino: Ino) -> Result<(Arc<LocalFile>, Pin)> {
-        // Replaced or removed since the caller looked the name up, its bytes went with the name where nobody held them.
+        // Replaced or removed since the caller looked the name up.
         if names.key(ino).is_none() && names.get(ino).is_some_and(|inode| inode.opens == 0) {
-            return Err(Error::Stale);
+            return self.departed(ino).ok_or(Error::Stale);
         }
         for _ in 0..super::RACES {
             let file = self.local_file(names, ino)?;
@@ -147,8 +147,9 @@ impl Fs {
         match names.key(handle.ino) {
             Some(key) if handle.writable => self.writer.closed(&key),
             None if last => {
+                self.part_with(&mut names, handle.ino);
+                // Another version than the inode shows by now.
                 self.cache.discard(handle.file.id());
-                names.remove_if_unused(handle.ino);
             }
             _ => {}
         }

@@ -210,10 +210,13 @@ impl Fs {
         let marker = key.as_directory();
         let below = (Bound::Excluded(&marker), Bound::Unbounded);
         let now = Instant::now();
-        let inode = if cached.range::<Key, _>(below).next().is_some_and(|(key, _)| key.is_below(&marker)) {
+        // The map is as old as the outage: what was removed or replaced since then is not in the cache any more.
+        let is_held = |version: &Version| self.cache.has_version(version);
+        let mut inside = cached.range::<Key, _>(below).take_while(|(key, _)| key.is_below(&marker));
+        let inode = if inside.any(|(_, version)| is_held(version)) {
             names.absorb(parent, name, Seen::Directory, now, clock::now()).ino
         } else {
-            let version = cached.get(key)?.clone();
+            let version = cached.get(key).filter(|version| is_held(version))?.clone();
             let (modified, headers) =
                 self.journal.last_headers(&version.key, &version.etag).unwrap_or_else(|| (clock::now(), Default::default()));
             names.absorb(parent, name, Seen::Object { version, modified, headers: Some(Box::new(headers)) }, now, clock::now()).ino

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
 use crate::namespace::{Absorbed, Ino, Inode, Node, Seen, WatchId, attributes, keys};
-use crate::store::{ErrorKind, ListRequest};
+use crate::store::{ErrorKind, ListRequest, multipart_count};
 use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Version};
 
 pub(super) struct Question {
@@ -289,18 +289,39 @@ impl Fs {
             (Some(info), Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Object(info), asked, watch.id),
             (Some(info), _) => self.set_headers_of(ino, &info.etag, info.headers),
             (None, Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Nothing, asked, watch.id),
-            // The source of a pending rename is gone: the daemon before this one may have made the copy, and died before it
-            // could say so. Else the copy will say that; until then the defaults hold.
-            (None, _) => match self.head(key).await? {
-                Some(copy) => self.set_headers_of(ino, &copy.etag, copy.headers),
-                None => self.set_headers(ino, ObjectHeaders::default()),
-            },
+            (None, _) => self.ask_copy(ino, key).await?,
+        }
+        Ok(())
+    }
+
+    /// The source of a pending copy is gone. Of one that closes a circle of renames, the writer has kept what the source
+    /// said. Else the daemon before this one may have made the copy, and died before it could say so; or the copy will say
+    /// that, and until then what was known of the source last holds, or the defaults.
+    async fn ask_copy(&self, ino: Ino, key: &Key) -> Result<()> {
+        let copy = self.head(key).await?.filter(|copy| self.shows_bytes(ino, &copy.etag)).map(|copy| (copy.etag, copy.headers));
+        if let Some(headers) = self.writer.pending(key).and_then(|desired| desired.headers) {
+            self.set_headers(ino, headers);
+            return Ok(());
+        }
+        match copy.or_else(|| self.last_learned(ino)) {
+            Some((etag, headers)) => self.set_headers_of(ino, &etag, headers),
+            None => self.set_headers(ino, ObjectHeaders::default()),
         }
         Ok(())
     }
 
     fn shows(&self, ino: Ino, version: &Version) -> bool {
         self.names.lock().get(ino).and_then(Inode::version).is_some_and(|shown| shown.key == version.key && shown.etag == version.etag)
+    }
+
+    /// An object with this ETag can be a copy of the version that the inode shows: in parts, a copy has another one.
+    fn shows_bytes(&self, ino: Ino, etag: &ETag) -> bool {
+        self.names.lock().get(ino).and_then(Inode::version).is_none_or(|shown| shown.etag == *etag || multipart_count(etag).is_some())
+    }
+
+    fn last_learned(&self, ino: Ino) -> Option<(ETag, ObjectHeaders)> {
+        let shown = self.names.lock().get(ino).and_then(Inode::version).cloned()?;
+        self.journal.last_headers(&shown.key, &shown.etag).map(|(_, headers)| (shown.etag, headers))
     }
 
     /// What was learned of a version before. A listing doesn't tell links from files: where the metadata does, another

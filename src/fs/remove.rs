@@ -118,16 +118,12 @@ impl Fs {
         ))
     }
 
-    /// An inode lost its name. Open handles keep its bytes; without one they are wanted by nobody.
+    /// An inode lost its name. Open handles keep its bytes.
     pub(super) fn bury(&self, names: &mut Namespace, ino: Ino) {
         let Some(inode) = names.get_mut(ino) else { return };
         inode.status_changed(clock::now());
-        let idle = inode.opens == 0;
-        if idle && let Some(local) = inode.file().and_then(|file| file.local.clone()) {
-            self.cache.discard(local.id());
-        }
-        if idle {
-            names.remove_if_unused(ino);
+        if inode.opens == 0 {
+            self.part_with(names, ino);
         }
     }
 

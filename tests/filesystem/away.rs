@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mediafs::error::Error;
-use mediafs::store::ErrorKind;
 use mediafs::store::fault::{Fault, Rule};
+use mediafs::store::{ErrorKind, Operation};
 use mediafs::types::Key;
 use tokio::time::{Instant, sleep};
 
@@ -153,4 +153,26 @@ async fn reads_wait_for_a_short_outage_and_not_again_and_again_for_a_long_one() 
         sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(mount.read_handle(handle, 0, 4).await.unwrap(), b"cold");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_removed_in_an_outage_does_not_come_back_from_the_cache() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    for path in ["d/removed", "d/stays", "other"] {
+        mount.save(path, b"bytes").await.unwrap();
+    }
+    mount.settle().await;
+    // Removals and listings get through, and nothing else.
+    bucket.faults.add(Rule::on(Operation::HeadObject).fault(Fault::Error(ErrorKind::Unreachable)));
+    assert_eq!((mount.names("").await.unwrap().len(), mount.names("d").await.unwrap().len()), (2, 2));
+    mount.fs.assume_outage(mediafs::clock::now(), "nothing was answered".into());
+    assert_eq!(mount.names("").await.unwrap(), ["d", "other"]);
+    mount.unlink("d/removed").await.unwrap();
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(bucket.keys(), ["d/", "d/stays", "other"]);
+    assert!(matches!(mount.rmdir("d").await, Err(Error::NotEmpty)), "it lists the directory");
+    assert!(mount.fs.degraded().is_some());
+    assert_eq!(mount.names("d").await.unwrap(), ["stays"]);
 }

@@ -1,15 +1,16 @@
 //! rename(2) in all its forms: clean and dirty, files and directories, over what exists, exchanged.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use mediafs::error::Error;
 use mediafs::fs::{RenameFlags, SetAttr};
-use mediafs::store::fault::{Fault, Rule};
+use mediafs::store::fault::{Fault, Rule, When};
 use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
 use mediafs::types::ObjectHeaders;
 
-use crate::world::{Bucket, Meanwhile, Options, ROOT, World, requests};
+use crate::world::{Bucket, Meanwhile, Options, ROOT, World, data_files, requests};
 
 const EXCHANGE: RenameFlags = RenameFlags { no_replace: false, exchange: true };
 const NO_REPLACE: RenameFlags = RenameFlags { no_replace: true, exchange: false };
@@ -48,22 +49,50 @@ async fn over_an_existing_file_the_victim_stays_for_its_readers() {
 /// The kernel looks the name up, and the request to open what it found arrives after another program's rename: on ESTALE it
 /// looks again.
 #[tokio::test(start_paused = true)]
-async fn what_lost_its_name_between_a_look_up_and_its_open_is_looked_up_again() {
-    for (sent, size) in [(false, None), (true, None), (false, Some(2)), (true, Some(2))] {
+async fn what_lost_its_name_between_a_look_up_and_its_open_is_there_until_the_kernel_forgets_it() {
+    for (sent, removed) in [(false, false), (true, false), (false, true), (true, true)] {
         let bucket = Bucket::new();
         let mount = bucket.mount();
         mount.save("served", b"old").await.unwrap();
         if sent {
             mount.settle().await;
         }
-        let found = mount.stat("served").await.unwrap().ino;
+        let found = mount.looked_up("served").await;
+        match removed {
+            true => mount.unlink("served").await.unwrap(),
+            false => {
+                mount.save("temporary", b"new").await.unwrap();
+                mount.rename("temporary", "served").await.unwrap();
+            }
+        }
+        for _ in 0..2 {
+            let handle = mount.fs.open(found, libc::O_RDONLY).await.unwrap().handle;
+            assert_eq!(mount.read_handle(handle, 0, 10).await.unwrap(), b"old", "sent: {sent}, removed: {removed}");
+            mount.close(handle).await.unwrap();
+            mount.settle().await;
+        }
+        assert_eq!(bucket.get("served"), (!removed).then(|| b"new".to_vec()));
+        mount.fs.setattr(found, SetAttr { size: Some(2), ..SetAttr::default() }).await.unwrap();
+        mount.fs.forget(found, 1);
+        assert_eq!(data_files(mount.folder.path()).len(), usize::from(!removed), "its bytes go");
+        assert!(matches!(mount.fs.open(found, libc::O_RDONLY).await, Err(Error::NotFound)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lost_its_name_and_its_bytes_before_its_open_is_looked_up_again() {
+    for size in [None, Some(2)] {
+        let bucket = Bucket::new();
+        bucket.put("served", b"old").await;
+        let mount = bucket.mount();
+        let found = mount.looked_up("served").await;
         mount.save("temporary", b"new").await.unwrap();
         mount.rename("temporary", "served").await.unwrap();
         let outcome = match size {
             Some(_) => mount.fs.setattr(found, SetAttr { size, ..SetAttr::default() }).await.err(),
             None => mount.fs.open(found, libc::O_RDONLY).await.err(),
         };
-        assert!(matches!(outcome, Some(Error::Stale)), "sent: {sent}, truncated: {size:?}: {outcome:?}");
+        assert!(matches!(outcome, Some(Error::Stale)), "truncated: {size:?}: {outcome:?}");
         mount.settle().await;
         assert_eq!(bucket.get("served"), Some(b"new".to_vec()));
     }
@@ -253,11 +282,6 @@ async fn what_was_written_after_the_daemon_died_follows_the_rename() {
     let bucket = Bucket::new();
     bucket.put("a", b"bytes").await;
     let mount = bucket.mount();
-    let data = |mount: &World| {
-        let shards = std::fs::read_dir(mount.folder.path().join("data")).unwrap().map(|shard| shard.unwrap().path());
-        let mut files = shards.flat_map(|shard| std::fs::read_dir(shard).unwrap().map(|file| file.unwrap().path()));
-        files.next().unwrap()
-    };
     assert_eq!(mount.read("a").await.unwrap(), b"bytes");
     // Open for writing until the end: of a closed file other bytes would be damage.
     let open = mount.open("a", libc::O_RDWR).await.unwrap();
@@ -266,7 +290,7 @@ async fn what_was_written_after_the_daemon_died_follows_the_rename() {
     bucket.faults.add(Rule::on(Operation::CopyObject).fault(Fault::Error(ErrorKind::Unavailable)));
     mount.rename("a", "b").await.unwrap();
     mount.writer.stop();
-    std::fs::write(data(&mount), b"written on").unwrap();
+    std::fs::write(&data_files(mount.folder.path())[0], b"written on").unwrap();
     let folder = std::sync::Arc::clone(&mount.folder);
     drop(mount);
     bucket.faults.clear();
@@ -414,4 +438,30 @@ async fn the_mode_of_a_renamed_file_is_not_that_of_what_took_its_old_name() {
     let next = bucket.mount_in(folder, Options::default());
     assert_eq!(next.stat("b").await.unwrap().mode, 0o600);
     assert_eq!(bucket.get("a"), Some(b"new".to_vec()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_exchanged_before_a_restart_keeps_its_mode() {
+    let bucket = Bucket::new();
+    bucket.put_with("a", b"first", &[("mode", "0100600")]).await;
+    bucket.put_with("b", b"second", &[("mode", "0100640")]).await;
+    let mount = bucket.mount();
+    for operation in [Operation::CopyObject, Operation::PutObject, Operation::GetObject] {
+        bucket.faults.add(Rule::on(operation).fault(Fault::Error(ErrorKind::Unavailable)));
+    }
+    mount.rename_with("a", "b", EXCHANGE).await.unwrap();
+    // Killed: what was learned of attributes is lost.
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let copied = std::process::Command::new("cp").arg("-a").arg(mount.folder.path().join(".")).arg(folder.path()).status();
+    assert!(copied.unwrap().success());
+    mount.writer.stop();
+    bucket.faults.clear();
+    let next = bucket.mount_in(folder, Options::default());
+    // When the source is asked for, something else is there already; and the name has its old object still.
+    bucket.faults.add(Rule::on(Operation::PutObject).when(When::First(1)).fault(Fault::Latency(Duration::from_secs(9))));
+    bucket.faults.add(Rule::on(Operation::HeadObject).when(When::First(1)).fault(Fault::Latency(Duration::from_secs(5))));
+    for _ in 0..2 {
+        assert_eq!((next.stat("a").await.unwrap().mode, next.stat("b").await.unwrap().mode), (0o640, 0o600));
+        next.settle().await;
+    }
 }

@@ -1,7 +1,6 @@
 //! Data files that change behind the daemon's back: what programs read then, and what reaches the bucket.
 
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use mediafs::error::Error;
@@ -9,15 +8,10 @@ use mediafs::store::ErrorKind;
 use mediafs::store::Operation;
 use mediafs::store::fault::{Fault, Rule, When};
 
-use crate::world::{Bucket, Options, World};
+use crate::world::{Bucket, Options, World, data_files};
 
 fn content(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 249) as u8).collect()
-}
-
-fn data_files(folder: &std::path::Path) -> Vec<PathBuf> {
-    let shards = std::fs::read_dir(folder.join("data")).unwrap();
-    shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap()).map(|file| file.unwrap().path()).collect()
 }
 
 /// Flips a bit at this offset of every data file that reaches so far.

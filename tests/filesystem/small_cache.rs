@@ -1,6 +1,11 @@
 //! Files larger than the cache, through the file system: parts of 5 MiB in a cache of 24.
 
+use std::time::Duration;
+
 use mediafs::error::Error;
+use mediafs::store::ErrorKind;
+use mediafs::store::fault::{Fault, Rule};
+use tokio::time::Instant;
 
 use crate::world::{Bucket, Options, World};
 
@@ -88,4 +93,29 @@ async fn removed_while_open_its_freed_parts_are_gone_and_that_is_told_at_once() 
     mount.close(handle).await.unwrap();
     mount.settle().await;
     assert!(bucket.keys().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_has_the_room_of_removed_files_that_the_kernel_still_knows() {
+    let bucket = Bucket::new();
+    let mount = small(&bucket);
+    let handle = mount.open("old", NEW).await.unwrap();
+    append(&mount, handle, 0..16).await;
+    mount.close(handle).await.unwrap();
+    mount.settle().await;
+    let old = mount.looked_up("old").await;
+    mount.unlink("old").await.unwrap();
+    let handle = mount.fs.open(old, libc::O_RDONLY).await.unwrap().handle;
+    mount.close(handle).await.unwrap();
+    let handle = mount.open("new", NEW).await.unwrap();
+    // Nothing else can make room.
+    bucket.faults.add(Rule::any().fault(Fault::Error(ErrorKind::Unreachable)));
+    let begun = Instant::now();
+    append(&mount, handle, 0..20).await;
+    mount.close(handle).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(matches!(mount.fs.open(old, libc::O_RDONLY).await, Err(Error::Stale)));
+    bucket.faults.clear();
+    mount.settle().await;
+    assert!(bucket.get("new").unwrap() == content(20));
 }

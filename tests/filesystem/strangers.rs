@@ -9,6 +9,7 @@ use mediafs::fs::Kind;
 use mediafs::store::fault::{Fault, Rule, When};
 use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
 use mediafs::types::ObjectHeaders;
+use tokio::time::Instant;
 
 use crate::world::{Bucket, ME, Options, requests};
 
@@ -310,4 +311,24 @@ async fn a_directory_that_took_the_name_of_a_file_moves_whole() {
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(mount.names("c").await.unwrap(), ["inside"]);
     assert_eq!(bucket.keys(), ["c/", "c/inside"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rename_that_waits_for_a_removal_ends_in_an_outage() {
+    let bucket = Bucket::like_minio();
+    let mount = bucket.mount();
+    mount.save("a", b"bytes").await.unwrap();
+    mount.settle().await;
+    mount.unlink("a").await.unwrap();
+    mount.mkdir("a").await.unwrap();
+    for operation in [Operation::DeleteObject, Operation::DeleteObjects] {
+        bucket.faults.add(Rule::on(operation).fault(Fault::Error(ErrorKind::Unreachable)));
+    }
+    let begun = Instant::now();
+    assert!(matches!(mount.rename("a", "b").await, Err(Error::Timeout)));
+    assert!(begun.elapsed() <= Duration::from_secs(60), "{:?}", begun.elapsed());
+    bucket.faults.clear();
+    mount.rename("a", "b").await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["b/"]);
 }

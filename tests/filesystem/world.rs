@@ -1,8 +1,10 @@
 //! A mount without FUSE: the file system on the in-memory store, a journal and a cache in a temporary folder, and
 //! tokio's paused clock.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::sync::{Arc, Weak};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -34,6 +36,28 @@ pub struct World {
     pub writer: Arc<Writer>,
     pub counts: RequestCounts,
     pub folder: Arc<tempfile::TempDir>,
+    pub kernel: Kernel,
+}
+
+/// What a kernel without open files remembers, and when it forgets it: an inode goes with its name.
+#[derive(Default)]
+pub struct Kernel(Mutex<HashMap<(Ino, String), (Ino, u64)>>);
+
+impl Kernel {
+    fn looked_up(&self, parent: Ino, name: &str, ino: Ino) {
+        let mut names = self.0.lock().unwrap();
+        let known = names.entry((parent, name.to_owned())).or_insert((ino, 0));
+        // Another inode: the old one may be open under a name that the kernel hasn't seen. It stays.
+        *known = (ino, if known.0 == ino { known.1 + 1 } else { 1 });
+    }
+
+    fn took(&self, parent: Ino, name: &str) -> Option<(Ino, u64)> {
+        self.0.lock().unwrap().remove(&(parent, name.to_owned()))
+    }
+
+    fn gave(&self, parent: Ino, name: &str, known: (Ino, u64)) {
+        self.0.lock().unwrap().insert((parent, name.to_owned()), known);
+    }
 }
 
 struct NoKernel;
@@ -188,7 +212,7 @@ impl Bucket {
             writer.start(Arc::new(LateWord { fs: Arc::downgrade(&fs), meanwhile }));
         }
         fs.start(Arc::new(NoKernel));
-        World { fs, writer, counts, folder }
+        World { fs, writer, counts, folder, kernel: Kernel::default() }
     }
 
     /// Another program's PUT.
@@ -212,12 +236,27 @@ impl Bucket {
     }
 }
 
+/// Of a cache folder.
+pub fn data_files(folder: &std::path::Path) -> Vec<PathBuf> {
+    let shards = std::fs::read_dir(folder.join("data")).unwrap();
+    shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap()).map(|file| file.unwrap().path()).collect()
+}
+
 /// Requests by operation, as `[("HeadObject", 1), …]`.
 pub fn requests(world: &World) -> Vec<(&'static str, u64)> {
     world.counts.snapshot().into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
 impl World {
+    /// The inode of what a program looked up and is about to open: the kernel knows it whatever becomes of its name.
+    pub async fn looked_up(&self, path: &str) -> Ino {
+        let (parent, name) = self.walk(path).await.unwrap();
+        match self.fs.lookup(parent, OsStr::new(name)).await.unwrap() {
+            Lookup::Found(entry) => entry.attr.ino,
+            Lookup::Missing(_) => panic!("{path} is missing"),
+        }
+    }
+
     /// The last component's directory, walked from the root as the kernel does.
     pub async fn walk<'a>(&self, path: &'a str) -> Result<(Ino, &'a str)> {
         let mut at = ROOT;
@@ -231,7 +270,10 @@ impl World {
 
     pub async fn lookup_in(&self, parent: Ino, name: &str) -> Result<Option<Attr>> {
         Ok(match self.fs.lookup(parent, OsStr::new(name)).await? {
-            Lookup::Found(entry) => Some(entry.attr),
+            Lookup::Found(entry) => {
+                self.kernel.looked_up(parent, name, entry.attr.ino);
+                Some(entry.attr)
+            }
             Lookup::Missing(_) => None,
         })
     }
@@ -261,7 +303,15 @@ impl World {
 
     pub async fn unlink(&self, path: &str) -> Result<()> {
         let (parent, name) = self.walk(path).await?;
-        self.fs.unlink(parent, OsStr::new(name)).await
+        self.fs.unlink(parent, OsStr::new(name)).await?;
+        self.forget(self.kernel.took(parent, name));
+        Ok(())
+    }
+
+    fn forget(&self, known: Option<(Ino, u64)>) {
+        if let Some((ino, lookups)) = known {
+            self.fs.forget(ino, lookups);
+        }
     }
 
     pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
@@ -271,7 +321,16 @@ impl World {
     pub async fn rename_with(&self, from: &str, to: &str, flags: RenameFlags) -> Result<()> {
         let (parent, name) = self.walk(from).await?;
         let (to_parent, to_name) = self.walk(to).await?;
-        self.fs.rename(parent, OsStr::new(name), to_parent, OsStr::new(to_name), flags).await
+        self.fs.rename(parent, OsStr::new(name), to_parent, OsStr::new(to_name), flags).await?;
+        let (moved, replaced) = (self.kernel.took(parent, name), self.kernel.took(to_parent, to_name));
+        if let Some(moved) = moved {
+            self.kernel.gave(to_parent, to_name, moved);
+        }
+        match replaced {
+            Some(exchanged) if flags.exchange => self.kernel.gave(parent, name, exchanged),
+            replaced => self.forget(replaced.filter(|replaced| moved.is_none_or(|moved| moved.0 != replaced.0))),
+        }
+        Ok(())
     }
 
     /// open(2) as the kernel does it: LOOKUP, then OPEN or CREATE.
@@ -282,7 +341,11 @@ impl World {
             Some(_) if flags & libc::O_CREAT != 0 && flags & libc::O_EXCL != 0 => Err(Error::Exists),
             Some(attr) => Ok(self.fs.open(attr.ino, flags).await?.handle),
             None if flags & libc::O_CREAT == 0 => Err(Error::NotFound),
-            None => Ok(self.fs.create(parent, OsStr::new(name), 0o644, flags, ME).await?.1.handle),
+            None => {
+                let (entry, opened) = self.fs.create(parent, OsStr::new(name), 0o644, flags, ME).await?;
+                self.kernel.looked_up(parent, name, entry.attr.ino);
+                Ok(opened.handle)
+            }
         }
     }
 

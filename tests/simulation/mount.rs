@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::machine::Machine;
 use crate::watched::Watched;
-use crate::world::{ME, World};
+use crate::world::{Kernel, ME, World};
 
 /// Above it files go up in parts; small, so that small data make many.
 pub const SINGLE_BYTES: u64 = 8 << 10;
@@ -85,7 +85,7 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
     let fs = Fs::new(store, parts.0, parts.1, reader, parts.2, fs_config(settings))?;
     fs.start(Arc::new(NoKernel));
     tokio::spawn(keep(Arc::clone(&cache)));
-    let world = World { fs, writer, counts: RequestCounts::new(), folder: Arc::clone(&machine.folder) };
+    let world = World { fs, writer, counts: RequestCounts::new(), folder: Arc::clone(&machine.folder), kernel: Kernel::default() };
     Ok(Mount { world, journal, cache, faults })
 }
 
