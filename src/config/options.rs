@@ -53,7 +53,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     takes("public-url-base", "URL", "", "Where the bucket is public, for the attribute user.mediafs.url"),
     takes("metrics", "ADDRESS", "", "Serve /metrics (Prometheus) and /healthz there: a port of loopback, or HOST:PORT"),
     takes("log-level", "LEVEL", "info", "error, warn, info, debug or trace"),
-    takes("log-format", "text|json", "text", "How log lines look on standard error"),
+    takes("log-format", "text|json", "text", "How log lines look"),
+    takes("log-file", "FILE", "", "Where the log goes on; to standard error without it, of mount(8) to the journal"),
 ];
 
 pub fn find(name: &str) -> Option<&'static OptionSpec> {

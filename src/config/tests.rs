@@ -9,7 +9,7 @@ fn with(url: &str, flags: &[(&'static str, &str)], environment: &[(&str, &str)],
     let by_name = |name: &str| (name == "www-data").then_some(33);
     let around = Surroundings { variable: &variable, uid, gid: uid, user: &by_name, group: &by_name, directory: Path::new("/home/u") };
     let layers = Layers(vec![Layer::new(&Origin::Flag, flags.iter().copied()), Layer::environment(&variable)]);
-    resolve(url, Path::new("/srv/media"), &layers, false, &around)
+    resolve(url, Path::new("/srv/media"), &layers, VfsFlags::default(), &around)
 }
 
 fn settings(url: &str, flags: &[(&'static str, &str)], environment: &[(&str, &str)]) -> Settings {
@@ -62,6 +62,7 @@ fn every_option_can_be_set() {
         ("metrics", "9464"),
         ("log-level", "debug"),
         ("log-format", "json"),
+        ("log-file", "/var/log/mediafs.log"),
     ];
     assert_eq!(flags.map(|(name, _)| name).to_vec(), OPTIONS.iter().map(|option| option.name).collect::<Vec<_>>(), "all of them");
     let config = with("s3://media/p", &flags, &[], 0).expect("valid");
@@ -75,6 +76,7 @@ fn every_option_can_be_set() {
     assert_eq!(settings.metrics, "127.0.0.1:9464".parse().ok());
     assert_eq!(settings.identity, "s3://media/p/ at http://127.0.0.1:9000");
     assert_eq!((config.log.level.as_str(), config.log.format), ("debug", LogFormat::Json));
+    assert_eq!(config.log.file, Some(PathBuf::from("/var/log/mediafs.log")));
 }
 
 #[test]

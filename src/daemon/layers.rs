@@ -9,14 +9,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
 
 use super::DaemonError;
 use super::process;
 use super::settings::Settings;
 use crate::cache::{Cache, Limits};
 use crate::clock;
+use crate::error::{self, Error};
 use crate::fs::{Fs, FsConfig, WriteMode};
 use crate::journal::{DirectoryLock, Journal};
 use crate::reader::{Reader, ReaderConfig};
@@ -40,6 +41,10 @@ const FETCHES_AT_ONCE: usize = 16;
 /// Shortest and longest time of one attempt: a third of what an operation may take, so that one that hangs is followed by
 /// another.
 const ATTEMPT_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
+/// For a daemon to learn that it was unmounted: the kernel tells it at once, a busy machine later.
+const UNMOUNTED_TIME: Duration = Duration::from_secs(2);
+/// Nobody sees that he waited this long.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// The file in the cache directory that says which bucket has answered from here.
 pub const REACHED: &str = "reached";
 
@@ -81,8 +86,31 @@ pub struct Bucket {
     lost: Option<StoreError>,
 }
 
+/// umount returns before the daemon has sent everything: the mount that follows at once waits for that. Nobody else does for
+/// longer than a moment, in which the daemon learns that it was unmounted.
+async fn lock(settings: &Settings) -> error::Result<DirectoryLock> {
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        let busy = match DirectoryLock::acquire(&settings.cache_dir) {
+            Err(Error::Disk(error)) if error.kind() == io::ErrorKind::ResourceBusy => error,
+            answer => return answer,
+        };
+        let left = DirectoryLock::is_left(&settings.cache_dir);
+        let patience = if left { settings.drain_timeout } else { UNMOUNTED_TIME };
+        if begun.elapsed() >= patience {
+            return Err(Error::Disk(busy));
+        }
+        if left && !told {
+            info!("waiting for the daemon that was unmounted here, and is still uploading");
+            told = true;
+        }
+        sleep(LOCK_INTERVAL).await;
+    }
+}
+
 pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
-    let lock = DirectoryLock::acquire(&settings.cache_dir).map_err(DaemonError::Start)?;
+    let lock = lock(settings).await.map_err(DaemonError::Start)?;
     let counts = RequestCounts::new();
     let bucket = reach_bucket(settings, &counts).await?;
     // Only now: the journal binds the directory to this bucket, which a mistyped one must not do.
@@ -198,6 +226,7 @@ fn fs_config(settings: &Settings) -> FsConfig {
         negative_ttl: settings.negative_ttl,
         exclusive: settings.exclusive,
         read_only: settings.read_only,
+        no_access_times: settings.no_access_times,
         uid: settings.uid,
         gid: settings.gid,
         umask: settings.umask,

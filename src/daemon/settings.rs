@@ -37,6 +37,8 @@ pub struct Settings {
     pub mountpoint: PathBuf,
     pub allow_other: bool,
     pub no_exec: bool,
+    /// Reading moves no access time.
+    pub no_access_times: bool,
     pub cache_dir: PathBuf,
     pub cache_size_bytes: u64,
     /// The most that the daemon plans to use.
@@ -75,4 +77,6 @@ pub struct LogSettings {
     /// `error` to `trace`.
     pub level: String,
     pub format: LogFormat,
+    /// None: standard error.
+    pub file: Option<PathBuf>,
 }

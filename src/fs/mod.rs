@@ -163,6 +163,11 @@ impl Fs {
         if self.config.read_only || self.closed.load(Ordering::Acquire) { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
+    /// Whether reading moves access times.
+    fn notes_access(&self) -> bool {
+        !self.config.read_only && !self.config.no_access_times
+    }
+
     /// A name as the kernel passed it, in the spelling that the store keeps. Errors: those of [`keys::component`].
     fn name(&self, name: &OsStr) -> Result<Arc<str>> {
         keys::component(name).map(|name| self.spelled(name))

@@ -103,7 +103,11 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_ASYNC_DIO,
+            // Not ASYNC_DIO: after an asynchronous direct write the kernel leaves in its pages what readers fetched meanwhile, and
+            // shows them old bytes (xfstests generic/451). Waiting for the write itself, it throws them away.
+            // A file handle, as an NFS server hands it out, has to be good after the kernel forgot the inode: ours aren't, so that
+            // name_to_handle_at(2) is refused instead of open_by_handle_at(2) failing with ESTALE (xfstests generic/426).
+            InitFlags::FUSE_NO_EXPORT_SUPPORT,
             // Without it the kernel asks for `security.capability` before every write(2). `fs` then takes the set-id bits
             // away at each change itself, whoever makes it: fuser hides in which requests the kernel asked for that.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,

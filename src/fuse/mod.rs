@@ -42,7 +42,7 @@ use tokio::sync::oneshot;
 
 pub use answer::Progress;
 pub use modes::{Mode, Modes};
-pub use mount::MountOptions;
+pub use mount::{MountOptions, remount};
 pub use mountinfo::{MountEntry, mount_of};
 pub use mountpoint::{MountError, MountPoint, prepare};
 
