@@ -20,6 +20,7 @@ mod lookup;
 mod media;
 mod open;
 mod outage;
+mod passthrough;
 mod question;
 mod remove;
 mod rename;
@@ -79,6 +80,8 @@ pub struct Fs {
     hadoop_markers: AtomicBool,
     outage: outage::Outage,
     closed: AtomicBool,
+    /// Somebody looks after files that the kernel writes to.
+    watching: AtomicBool,
     me: Weak<Fs>,
 }
 
@@ -108,6 +111,7 @@ impl Fs {
             hadoop_markers: AtomicBool::new(false),
             outage: outage::Outage::default(),
             closed: AtomicBool::new(false),
+            watching: AtomicBool::new(false),
             me: me.clone(),
         });
         fs.restore_root()?;
@@ -129,6 +133,9 @@ impl Fs {
     /// Stops taking changes (they fail with `ReadOnly`), for an orderly end.
     pub fn close_for_writes(&self) {
         self.closed.store(true, Ordering::Release);
+        if let Err(error) = self.take_all_news() {
+            tracing::error!(%error, "what was written to open files can't all be journalled: the next mount will find it");
+        }
     }
 
     /// How many keys no path can show.

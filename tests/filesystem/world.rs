@@ -199,6 +199,7 @@ impl Bucket {
             posix_metadata: options.posix_metadata,
             unsafe_symlinks: false,
             timeout: options.timeout,
+            passthrough_room_bytes: 0,
             public_url_base: None,
             r2: options.folds_names,
             rules: Arc::clone(&options.rules),

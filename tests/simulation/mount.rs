@@ -113,6 +113,7 @@ fn fs_config(settings: Settings) -> FsConfig {
         posix_metadata: true,
         unsafe_symlinks: false,
         timeout: TIMEOUT,
+        passthrough_room_bytes: 0,
         public_url_base: None,
         r2: false,
         rules: rules(settings),
