@@ -11,8 +11,8 @@ use super::state::State;
 
 impl LocalFile {
     /// The file's content becomes the first `end` bytes of `base`, of which it has the first `from` already: it is empty,
-    /// or an earlier call brought it there and nothing was changed since. `Error::Unsupported`: it is neither. The file
-    /// must be dirty; it is journalled when this returns.
+    /// or an earlier call brought it there and nothing was changed since. `Error::Unsupported`: it is neither, or
+    /// the kernel has its descriptor. The file must be dirty; it is journalled when this returns.
     pub fn adopt(&self, base: &Version, from: u64, end: u64) -> Result<(), WriteRefused> {
         let mut state = self.state.lock();
         if !state.dirty && !state.gone {
@@ -20,7 +20,7 @@ impl LocalFile {
         }
         let begins = from == 0 && state.size == 0;
         let goes_on = state.base.as_ref() == Some(base) && state.size == from && state.changes.all().is_empty();
-        if state.gone || end > base.size || !(begins || goes_on) {
+        if state.gone || state.backed > 0 || end > base.size || !(begins || goes_on) {
             return Err(WriteRefused::Failed(Error::Unsupported));
         }
         self.file(&mut state)?;

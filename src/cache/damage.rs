@@ -63,12 +63,14 @@ impl LocalFile {
         state.cuts += 1;
         for span in spans {
             state.forget_sums(span);
-            // Where they stay, they take room, and nobody reads them.
+            state.seen.remove(span.clone());
+            // Where they stay, they take room, and nobody but the kernel reads them: it shall not find zeros.
             let file = self.file(state);
-            if file.is_ok_and(|file| disk::punch(&file, span).is_ok()) {
+            if state.backed == 0 && file.is_ok_and(|file| disk::punch(&file, span).is_ok()) {
                 state.blocks.free(span.clone());
             }
         }
+        state.looked = None;
         self.shared.release(charged - state.charged(), state.dirty);
         self.make_stale(state);
         true

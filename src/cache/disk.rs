@@ -116,6 +116,14 @@ fn statvfs(directory: &File) -> io::Result<libc::statvfs> {
     Ok(unsafe { stat.assume_init() })
 }
 
+/// Brings the file's dirty pages to the disk and waits for that. Not an fsync: what it takes to find them again may be missing.
+pub fn write_pages(file: &File) -> io::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: the descriptor is open as long as the borrow; the call takes no memory.
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The data files of a cache directory that nobody has open; nothing is made or changed.
 pub fn data_files(cache_directory: &Path) -> io::Result<Vec<(FileId, OnDisk)>> {
     scan(&cache_directory.join(DATA))

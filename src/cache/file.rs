@@ -99,7 +99,12 @@ impl LocalFile {
 
     /// Takes in what changed the file's length behind our back; a program may write to it without the daemon.
     pub(super) fn stamp_now(&self, state: &mut State) -> Result<Stamp> {
-        let disk = on_disk(&self.file(state)?.metadata()?);
+        let metadata = self.file(state)?.metadata()?;
+        match state.loose {
+            0 => state.look(&metadata),
+            _ => self.take_in(state, &metadata),
+        }
+        let disk = on_disk(&metadata);
         if state.complete && disk.size != state.size {
             self.other_length(state, disk.size)?;
         }
@@ -117,11 +122,12 @@ impl LocalFile {
             return Err(self.damaged(state, cut));
         }
         self.forget_all_sums(state)?;
+        state.seen.clear();
         self.absorb(state, size);
         Ok(())
     }
 
-    fn absorb(&self, state: &mut State, size: u64) {
+    pub(super) fn absorb(&self, state: &mut State, size: u64) {
         let before = state.charged();
         state.blocks.cut(size);
         state.blocks.occupy(state.size.min(size)..size);
@@ -144,6 +150,7 @@ impl LocalFile {
         state.blocks.clear();
         state.present.clear();
         state.forget_sums(&(0..u64::MAX));
+        state.seen.clear();
         state.complete = state.size == 0;
         state.on_disk = false;
         true
@@ -258,6 +265,7 @@ impl LocalFile {
         state.on_disk = false;
         state.complete = false;
         state.present.clear();
+        state.seen.clear();
         state.blocks.clear();
         state.journalled.clear();
         state.durable.clear();

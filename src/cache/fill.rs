@@ -68,7 +68,10 @@ impl LocalFile {
         self.sums(state)?;
         // The journal may have sums of what was here before it was dropped.
         state.forget_sums(part);
-        self.sums(state)?.add(part.start, bytes);
+        if state.loose == 0 {
+            self.sums(state)?.add(part.start, bytes);
+        }
+        state.wrote(part.clone());
         Ok(())
     }
 

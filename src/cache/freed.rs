@@ -8,7 +8,7 @@
 //! Freed parts are nowhere but in an upload that isn't complete, and can't be had back from there. Who needs them calls
 //! [`LocalFile::recall`]: the writer completes the upload, and they are bytes of the base like others.
 //!
-//! Must not: be used on a file whose descriptor the kernel reads by itself (a hole reads as zeros).
+//! Must not: make holes in a file that the kernel reads by itself (`backing`): they would read as zeros.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -117,7 +117,7 @@ impl LocalFile {
 
     fn vacate(&self, choose: &dyn Fn(&State) -> Vec<Span>, freed: bool, also: &[Change]) -> Result<u64> {
         let mut state = self.state.lock();
-        if state.gone || (choose(&state).is_empty() && state.vacated.is_empty()) {
+        if state.gone || state.backed > 0 || (choose(&state).is_empty() && state.vacated.is_empty()) {
             return Ok(0);
         }
         let (data, dirty) = (self.file(&mut state)?, state.dirty);
@@ -129,7 +129,7 @@ impl LocalFile {
         }
         let mut state = self.state.lock();
         let spans = choose(&state);
-        if state.gone || (spans.is_empty() && state.vacated.is_empty()) {
+        if state.gone || state.backed > 0 || (spans.is_empty() && state.vacated.is_empty()) {
             return Ok(0);
         }
         self.take_out(&mut state, &spans, &written, freed, also)?;
@@ -167,6 +167,7 @@ impl LocalFile {
         }
         for span in spans {
             state.forget_sums(span);
+            state.seen.remove(span.clone());
             state.vacated.insert(span.clone());
         }
         state.cuts += 1;
@@ -198,6 +199,7 @@ impl LocalFile {
             absent.into_iter().for_each(|part| state.blocks.free(part));
         }
         simulation::saw(|| Event::Written);
+        state.looked = None;
         self.shared.release(charged - state.charged(), dirty);
         Ok(punched?)
     }

@@ -3,6 +3,7 @@
 //! - `spans`, `changes`: sets of bytes, and which of them changed since when. Pure.
 //! - `state`: what is known of one file, and its invariants.
 //! - `file`, `write`, `fill`, `settle`, `pin`, `row`: what can be done with it.
+//! - `backing`, `watchful`: files that the kernel reads and writes by itself, and where it may write.
 //! - `freed`: parts that an upload holds, and other bytes that the bucket has, give up their room.
 //! - `sums`, `verify`, `damage`, `rewrite`, `seal`: checksums of what it holds: pure, checked by reads, found wrong, of bytes
 //!   that change, and as the journal has them.
@@ -21,6 +22,7 @@
 
 mod adopt;
 mod audit;
+mod backing;
 mod blocks;
 mod budget;
 mod changes;
@@ -45,6 +47,7 @@ mod sync;
 mod tests;
 mod torn;
 mod verify;
+mod watchful;
 mod write;
 
 use std::path::Path;
@@ -58,6 +61,7 @@ use crate::journal::Journal;
 use crate::types::{FileId, Key, Version};
 
 pub use audit::{Audit, Evidence, audit};
+pub use backing::{Backing, Look};
 pub use disk::{OnDisk, data_files, data_path};
 pub use file::{LocalFile, Stamp};
 pub use freed::Watch;
@@ -66,6 +70,7 @@ use shared::Shared;
 pub use spans::SpanSet;
 use state::State;
 pub use torn::{Torn, torn_files};
+pub use watchful::tells_of_every_write;
 
 /// Budget of the cache directory, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -231,6 +236,11 @@ impl Cache {
     /// What the data files may hold together, in bytes, as far as limit, floor and disk allow now.
     pub fn capacity(&self) -> u64 {
         self.shared.budget.capacity(|| self.shared.disk.available())
+    }
+
+    /// What may be written before something has to be uploaded, in bytes.
+    pub fn free(&self) -> u64 {
+        self.capacity().saturating_sub(self.shared.budget.counts().dirty_bytes)
     }
 
     pub fn usage(&self) -> Usage {

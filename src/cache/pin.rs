@@ -59,6 +59,10 @@ impl Drop for Pin {
         }
         state.unload_sums();
         if let Some(handle) = state.handle.take() {
+            // What changes it from here on is not the daemon.
+            if let Ok(metadata) = handle.metadata() {
+                state.look(&metadata);
+            }
             file.keep(&mut state, &handle);
         }
         if state.is_evictable() {

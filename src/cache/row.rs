@@ -1,6 +1,6 @@
 //! A data file's row in the journal: what it says, and when it is written.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::{Change, FileRow};
 
 use super::disk::on_disk;
@@ -32,7 +32,9 @@ impl LocalFile {
 
     pub(super) fn row_of(&self, state: &mut State) -> Result<FileRow> {
         let mtime_ns = if !state.dirty && state.complete && state.on_disk && !state.gone {
-            on_disk(&self.file(state)?.metadata()?).mtime_ns
+            // Of a loose file what was last looked at: it may be another by now, and a start has to notice.
+            let looked = state.looked.filter(|_| state.loose > 0);
+            looked.map_or_else(|| Ok::<_, Error>(on_disk(&self.file(state)?.metadata()?).mtime_ns), |look| Ok(look.mtime_ns))?
         } else {
             0
         };

@@ -61,7 +61,7 @@ impl LocalFile {
         {
             let state = self.state.lock();
             let told = state.is_sealed() && state.sums.as_ref().is_none_or(|sums| !sums.is_behind());
-            if !state.dirty || state.discarded || state.gone || told {
+            if !state.dirty || state.discarded || state.gone || state.loose > 0 || told {
                 return Ok(());
             }
         }
@@ -93,6 +93,10 @@ impl LocalFile {
 
     /// What the journal shall say with a row that is written now.
     pub(super) fn seal_for_row(&self, state: &State) -> Option<Seal> {
+        if state.loose > 0 {
+            // Of a clean one it says that whatever is found may be unsent.
+            return (!state.dirty).then_some(Seal { size: 0, whole: false });
+        }
         if state.sums.is_none() {
             return state.seal.map(|seal| Seal { whole: seal.whole && self.may_rest(state), ..seal });
         }

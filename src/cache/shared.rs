@@ -182,6 +182,14 @@ impl Shared {
         freed > 0
     }
 
+    /// Makes room for what was written past the budget.
+    pub fn keep_to_the_limit(&self) {
+        let over = self.budget.counts().bytes.saturating_sub(self.budget.limits().size_bytes);
+        if over > 0 {
+            self.evict(over);
+        }
+    }
+
     /// Deletes the file that was used longest ago; the bytes that it held.
     fn evict_one(&self) -> Option<u64> {
         let mut index = self.index.lock();

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::journal::Seal;
 use crate::types::{Span, Version};
 
+use super::backing::Look;
 use super::blocks::Blocks;
 use super::changes::Changes;
 use super::file::Stamp;
@@ -84,6 +85,16 @@ pub struct State {
     pub verified: Option<Stamp>,
     /// Damage of unsent data was logged and counted.
     pub damage_told: bool,
+    /// What was written here, or found right, since the daemon started.
+    pub seen: SpanSet,
+    /// The data file when the daemon last looked; None: it has changed it since.
+    pub looked: Option<Look>,
+    /// Who gave its descriptor to the kernel: nothing of it may become a hole.
+    pub backed: usize,
+    /// Of those, who may write to it past the daemon: no sum of it is kept then.
+    pub loose: usize,
+    /// Somebody did, and the file system was not told yet.
+    pub news: Option<Look>,
 }
 
 impl State {
@@ -123,6 +134,11 @@ impl State {
             told: 0,
             verified: None,
             damage_told: false,
+            seen: SpanSet::default(),
+            looked: None,
+            backed: 0,
+            loose: 0,
+            news: None,
         }
     }
 

@@ -88,7 +88,7 @@ impl LocalFile {
     }
 
     pub(super) fn written(&self, state: &mut State, summed: bool) -> Result<Written> {
-        let sealed = summed && self.unsummed(state)?.is_empty();
+        let sealed = summed && state.loose == 0 && self.unsummed(state)?.is_empty();
         let sums = sealed.then(|| state.behind());
         state.copies += 1;
         let (cuts, size, overwrites, copy) = (state.cuts, state.size, state.overwrites, state.copies);
@@ -101,7 +101,7 @@ impl LocalFile {
         if !state.dirty || state.discarded || state.gone {
             return Ok(());
         }
-        if let Some(sums) = written.sums.filter(|_| state.overwrites == written.overwrites) {
+        if let Some(sums) = written.sums.filter(|_| state.loose == 0 && state.overwrites == written.overwrites) {
             self.seal_synced(&mut state, written.size, sums, written.copy)?;
         }
         if state.cuts == written.cuts && !state.complete {

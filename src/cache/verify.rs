@@ -88,6 +88,7 @@ impl LocalFile {
             false => MutexGuard::unlocked(&mut state, || check(&file, &plan, buffer)),
         };
         if matches!(found, Found::Right) && plan.unknown.is_empty() {
+            state.see(plan.span);
             return Ok(Round::Over(Some(length)));
         }
         // What was taken off the disk meanwhile was read as zeros, perhaps.
@@ -126,6 +127,7 @@ impl LocalFile {
         let wrong = match found {
             Found::Right => {
                 self.learn(state, plan, buffer);
+                state.see(plan.span.clone());
                 return Ok(Some(buffer.len()));
             }
             Found::Short(end) => vec![end.min(state.size)..state.size],
@@ -141,6 +143,9 @@ impl LocalFile {
 
     /// Bytes that nobody had a sum of.
     fn learn(&self, state: &mut State, plan: &Plan, buffer: &[u8]) {
+        if state.loose > 0 {
+            return;
+        }
         let Some(sums) = &mut state.sums else { return };
         for gap in &plan.unknown {
             let start = plan.span.start;
@@ -174,6 +179,9 @@ impl LocalFile {
 
     /// Gives every present byte a sum, by reading those that have none. False: something changed all the time.
     pub(super) fn sum_up(&self, limit_bytes: u64) -> Result<bool> {
+        if self.is_loose() {
+            return Ok(false);
+        }
         for _ in 0..TRIES {
             let unsummed = self.unsummed(&mut self.state.lock())?;
             if unsummed.is_empty() {

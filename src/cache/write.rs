@@ -50,7 +50,7 @@ impl LocalFile {
         let rewrite = self.begin_rewrite(state, &file, touched.clone()).inspect_err(|_| self.shared.release(need, dirty))?;
         self.note_change(state, touched.clone());
         let written = self.put(&file, data, offset).map_err(refusal);
-        let gained = written.and_then(|()| Ok(self.gain(state, touched, span.end.max(old_size), true)?));
+        let gained = written.and_then(|()| Ok(self.gain(state, touched.clone(), span.end.max(old_size), true)?));
         if let Err(refused) = gained {
             rewrite.over(state);
             let kept = self.take_back(state, &file, span.start.min(old_size)..span.end.min(old_size));
@@ -62,6 +62,7 @@ impl LocalFile {
             return Err(refused);
         }
         state.hot = span.end;
+        state.wrote(touched);
         state.blocks.occupy(span);
         rewrite.wrote(state, offset, data);
         Ok(())
@@ -116,6 +117,7 @@ impl LocalFile {
             file.set_len(old_size)?;
             return Err(error);
         }
+        state.wrote(old_size..size);
         Ok(())
     }
 
@@ -146,6 +148,7 @@ impl LocalFile {
         simulation::saw(|| Event::Written);
         state.blocks.cut(size);
         state.vacated.cut(size);
+        state.wrote(size..size);
         rewrite.over(state);
         self.shared.release(charged - state.charged(), dirty);
         if !state.complete && state.is_full() {
@@ -195,6 +198,7 @@ impl LocalFile {
             return Err(error.into());
         }
         state.blocks.free(span.clone());
+        state.wrote(span.clone());
         rewrite.zeroed(state, span);
         state.cuts += 1;
         self.shared.release(charged - state.charged(), dirty);

@@ -35,6 +35,7 @@ pub use values::Floor;
 
 use crate::daemon::{FreeSpaceFloor, LogFormat, LogSettings, Settings};
 use crate::fs::WriteMode;
+use crate::fuse::Passthrough;
 use crate::writer::OnConflict;
 
 /// A mistake in what was asked for. The text is the whole message.
@@ -118,6 +119,8 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, flags: VfsFlags, ar
         ttl: reader.time("ttl")?,
         negative_ttl: reader.time("negative-ttl")?,
         exclusive: reader.switch("exclusive")?,
+        passthrough: reader
+            .choice("passthrough", &[("auto", Passthrough::Auto), ("read", Passthrough::Read), ("off", Passthrough::Off)])?,
         read_only: reader.switch("read-only")?,
         uid: reader.id("uid", around.uid, around.user)?,
         gid: reader.id("gid", around.gid, around.group)?,

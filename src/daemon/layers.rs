@@ -38,6 +38,9 @@ const READS_AT_ONCE: usize = 64;
 /// Copies above all: that many of one renamed directory are made in one round trip.
 const CHANGES_AT_ONCE: usize = 64;
 const FETCHES_AT_ONCE: usize = 16;
+/// More than one file of nearly any program takes (dumps and archives are cut at 2 and 4 GiB, a dual-layer DVD has 7.9), and
+/// than a fast disk takes in while the daemon isn't looking: who writes past the daemon can't be made to wait for room.
+const PASSTHROUGH_ROOM_BYTES: u64 = 8 << 30;
 /// Shortest and longest time of one attempt: a third of what an operation may take, so that one that hangs is followed by
 /// another.
 const ATTEMPT_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
@@ -235,6 +238,7 @@ fn fs_config(settings: &Settings) -> FsConfig {
         posix_metadata: settings.posix_metadata,
         unsafe_symlinks: settings.unsafe_symlinks,
         timeout: settings.timeout,
+        passthrough_room_bytes: PASSTHROUGH_ROOM_BYTES,
         public_url_base: settings.public_url_base.clone(),
         r2: settings.r2,
         rules: Arc::clone(&settings.rules),

@@ -113,8 +113,13 @@ impl Daemon {
             no_access_times: settings.no_access_times,
         };
         let counts = layers.counts.clone();
-        let edge_options =
-            EdgeOptions { deadline: settings.timeout, progress: Arc::new(move || counts.answered()), keep_listings: settings.exclusive };
+        let edge_options = EdgeOptions {
+            deadline: settings.timeout,
+            progress: Arc::new(move || counts.answered()),
+            keep_listings: settings.exclusive,
+            passthrough: process::passthrough(&settings),
+            stacked: process::is_overlay(&settings.cache_dir),
+        };
         let sources = Arc::new(Sources {
             settings,
             fs: Arc::clone(&layers.fs),

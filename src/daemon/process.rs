@@ -8,7 +8,9 @@ use std::path::Path;
 
 use tracing::debug;
 
-use super::settings::FreeSpaceFloor;
+use super::settings::{FreeSpaceFloor, Settings};
+use crate::cache::tells_of_every_write;
+use crate::fuse::Passthrough;
 
 /// The default floor: 5 % of a small disk, no more than this on a large one.
 const FLOOR_LIMIT_BYTES: u64 = 1 << 30;
@@ -99,6 +101,25 @@ fn disk_size(directory: &Path) -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(facts.f_blocks.saturating_mul(facts.f_frsize))
+}
+
+/// The directory is on overlayfs, as those of containers are.
+pub fn is_overlay(directory: &Path) -> bool {
+    let Ok(path) = CString::new(directory.as_os_str().as_bytes()) else { return false };
+    // SAFETY: an all-zero statfs is valid (numbers only).
+    let mut facts: libc::statfs = unsafe { mem::zeroed() };
+    // SAFETY: a NUL-terminated path and an out-pointer that live during the call.
+    let done = unsafe { libc::statfs(path.as_ptr(), &raw mut facts) };
+    done == 0 && facts.f_type == libc::OVERLAYFS_SUPER_MAGIC
+}
+
+/// What was asked for, as far as the cache's disk allows it: it has to tell of every write.
+pub fn passthrough(settings: &Settings) -> Passthrough {
+    if settings.passthrough == Passthrough::Auto && !tells_of_every_write(&settings.cache_dir) {
+        debug!("the cache's disk doesn't tell of every write: all writes go through the daemon");
+        return Passthrough::Read;
+    }
+    settings.passthrough
 }
 
 #[cfg(test)]

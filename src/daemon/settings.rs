@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fs::WriteMode;
+use crate::fuse::Passthrough;
 use crate::media::Rules;
 use crate::store::s3::StaticCredentials;
 use crate::writer::OnConflict;
@@ -48,6 +49,7 @@ pub struct Settings {
     pub ttl: Duration,
     pub negative_ttl: Duration,
     pub exclusive: bool,
+    pub passthrough: Passthrough,
     pub read_only: bool,
     pub uid: u32,
     pub gid: u32,

@@ -63,7 +63,7 @@ impl Fs {
             Node::Directory(_) => Kind::Directory,
             Node::Symlink(_) => Kind::Symlink,
         };
-        Ok(Attr {
+        let mut attr = Attr {
             ino,
             kind,
             mode: inode.mode,
@@ -74,11 +74,16 @@ impl Fs {
             atime: inode.atime,
             mtime: inode.mtime,
             ctime: inode.ctime,
-        })
+        };
+        if let Some(look) = inode.file().and_then(|file| file.local.as_ref()).and_then(|local| local.glimpse()) {
+            super::passthrough::show(&mut attr, &look);
+        }
+        Ok(attr)
     }
 
     pub async fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Entry> {
         self.writable()?;
+        self.take_news_of(ino)?;
         if let Some(size) = set.size {
             self.know_headers(ino).await?;
             self.truncate(ino, size).await?;

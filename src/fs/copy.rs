@@ -25,6 +25,8 @@ impl Fs {
         if !source.readable || !target.writable {
             return Err(Error::BadHandle);
         }
+        self.take_news(source.ino, &source.file)?;
+        self.take_news(target.ino, &target.file)?;
         let version = source.file.base().filter(|_| !source.file.is_dirty() && source.ino != target.ino).ok_or(Error::Unsupported)?;
         if from.1 != to.1 || version.size == 0 {
             return Err(Error::Unsupported);

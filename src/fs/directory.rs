@@ -368,6 +368,7 @@ impl Fs {
 
     /// Returns when everything below the directory is in the bucket.
     pub async fn fsyncdir(&self, ino: Ino) -> Result<()> {
+        self.take_all_news()?;
         let key = self.names.lock().key(ino);
         match key {
             Some(key) => self.writer.sync_below(&key).await,

@@ -34,6 +34,9 @@ impl Fs {
             Ok(_) => return Some(Err(Error::BadHandle)),
             Err(error) => return Some(Err(error)),
         };
+        if let Err(error) = self.take_news(handle.ino, &handle.file) {
+            return Some(Err(error));
+        }
         let read = self.reader.read_now(&handle.file, &handle.pattern, offset, buffer);
         if matches!(read, Some(Ok(_))) {
             self.accessed(&handle);
@@ -119,6 +122,7 @@ impl Fs {
         if offset.saturating_add(data.len() as u64) > FILE_LIMIT_BYTES {
             return Err(Error::TooLarge);
         }
+        self.take_news(handle.ino, &handle.file)?;
         if !self.change(handle.ino, &handle.file, &|file| file.write_at(offset, data))? {
             return Ok(false);
         }
@@ -197,7 +201,7 @@ impl Fs {
     }
 
     /// The desired state of a file whose bytes are local.
-    fn staged(&self, names: &Namespace, ino: Ino, key: &Key, file: &LocalFile) -> Result<Desired> {
+    pub(super) fn staged(&self, names: &Namespace, ino: Ino, key: &Key, file: &LocalFile) -> Result<Desired> {
         let inode = names.get(ino).ok_or(Error::NotFound)?;
         let headers = Some(self.headers_of(inode, key));
         let content = Content::Staged(file.id());
@@ -223,6 +227,7 @@ impl Fs {
             return Err(Error::TooLarge);
         }
         let (file, pin) = self.pinned_file(&mut self.names.lock(), ino)?;
+        self.take_news(ino, &file)?;
         if size == file.size() {
             return self.touch_content(ino);
         }
@@ -273,6 +278,7 @@ impl Fs {
             return Err(Error::BadHandle);
         }
         let end = offset.checked_add(length).filter(|end| *end <= FILE_LIMIT_BYTES).ok_or(Error::TooLarge)?;
+        self.take_news(handle.ino, &handle.file)?;
         let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
         match mode & !libc::FALLOC_FL_KEEP_SIZE {
             // Room is not reserved in the bucket; what counts is the length.
@@ -292,7 +298,9 @@ impl Fs {
 
     /// An object has no holes: data reaches to the end, where the one hole is.
     pub async fn lseek(&self, number: u64, offset: u64, whence: Whence) -> Result<u64> {
-        let size = self.handles.file(number)?.file.size();
+        let handle = self.handles.file(number)?;
+        self.take_news(handle.ino, &handle.file)?;
+        let size = handle.file.size();
         match whence {
             _ if offset >= size => Err(Error::NoSuchOffset),
             Whence::Data => Ok(offset),
@@ -325,6 +333,7 @@ impl Fs {
 
     /// Journals the attributes as they are after the writing so far. None: unlinked.
     pub(super) fn refresh(&self, handle: &FileHandle) -> Result<Option<Key>> {
+        self.take_news(handle.ino, &handle.file)?;
         let wrote = handle.wrote.swap(false, Ordering::AcqRel);
         let mut names = self.names.lock();
         let Some(key) = names.key(handle.ino) else { return Ok(None) };

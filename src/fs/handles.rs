@@ -22,6 +22,8 @@ pub(super) struct FileHandle {
     pub pattern: Mutex<ReadPattern>,
     /// Bytes changed through this handle since its last flush.
     pub wrote: AtomicBool,
+    /// The kernel writes past the daemon.
+    pub loose: AtomicBool,
     /// Whether a read moves the inode's access time.
     pub access_note: AccessNote,
     /// Out of eviction while open.
@@ -58,6 +60,11 @@ impl Handles {
 
     pub fn remove_file(&self, number: u64) -> Option<Arc<FileHandle>> {
         self.files.write().remove(&number)
+    }
+
+    /// Files that the kernel may be writing to.
+    pub fn loose(&self) -> Vec<Arc<FileHandle>> {
+        self.files.read().values().filter(|handle| handle.loose.load(Ordering::Acquire)).cloned().collect()
     }
 
     pub fn add_directory(&self, ino: Ino) -> u64 {

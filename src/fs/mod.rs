@@ -21,6 +21,7 @@ mod lookup;
 mod media;
 mod open;
 mod outage;
+mod passthrough;
 mod question;
 mod remove;
 mod rename;
@@ -82,6 +83,8 @@ pub struct Fs {
     outage: outage::Outage,
     asking: ahead::Asking,
     closed: AtomicBool,
+    /// Somebody looks after files that the kernel writes to.
+    watching: AtomicBool,
     me: Weak<Fs>,
 }
 
@@ -112,6 +115,7 @@ impl Fs {
             outage: outage::Outage::default(),
             asking: ahead::Asking::default(),
             closed: AtomicBool::new(false),
+            watching: AtomicBool::new(false),
             me: me.clone(),
         });
         fs.restore_root()?;
@@ -133,6 +137,9 @@ impl Fs {
     /// Stops taking changes (they fail with `ReadOnly`), for an orderly end.
     pub fn close_for_writes(&self) {
         self.closed.store(true, Ordering::Release);
+        if let Err(error) = self.take_all_news() {
+            tracing::error!(%error, "what was written to open files can't all be journalled: the next mount will find it");
+        }
     }
 
     /// How many keys no path can show.

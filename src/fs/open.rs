@@ -89,6 +89,7 @@ impl Fs {
             writable: access.write,
             pattern: Mutex::new(ReadPattern::default()),
             wrote: AtomicBool::new(access.truncate),
+            loose: AtomicBool::new(false),
             access_note,
             _pin: pin,
         });
@@ -137,6 +138,7 @@ impl Fs {
     /// The last close of an unlinked file frees its bytes; of any other it may let an upload go.
     pub fn release(&self, number: u64) {
         let Some(handle) = self.handles.remove_file(number) else { return };
+        self.end_passthrough(&handle);
         if handle.writable {
             handle.file.remove_writer();
         }

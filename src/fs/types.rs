@@ -159,6 +159,8 @@ pub struct FsConfig {
     pub unsafe_symlinks: bool,
     /// Longest time an operation waits for the bucket.
     pub timeout: Duration,
+    /// Where the cache has less room than this, nobody writes past the daemon.
+    pub passthrough_room_bytes: u64,
     /// For `user.mediafs.url`.
     pub public_url_base: Option<String>,
     /// Cloudflare R2: more metadata and fewer storage classes than S3.

@@ -22,11 +22,11 @@ use tracing::debug;
 
 use super::answer::{Answers, Patience};
 use super::errno::Asked;
-use super::modes::{Mode, Modes};
+use super::passthrough::{Asker, Passing, Passthrough};
 use super::sweep::Sweeps;
 use super::{MAX_REQUEST_BYTES, convert, directory, xattr};
 use crate::error::{Error, Result};
-use crate::fs::{Entry, Fs, Lookup, Opened, SetAttr, Whence};
+use crate::fs::{Entry, Fs, Lookup, SetAttr, Whence};
 
 /// Requests that the kernel keeps in flight for readahead and direct I/O: the default, 16, starves parallel readers.
 const MAX_BACKGROUND: u16 = 64;
@@ -40,16 +40,17 @@ pub(super) struct Adapter {
     fs: Arc<Fs>,
     answers: Answers,
     /// A leaf: nothing else is locked while this is held.
-    modes: Arc<Mutex<Modes>>,
-    /// A leaf too.
     sweeps: Mutex<Sweeps>,
+    passing: Arc<Passing>,
+    /// Whether backing files may lie on a file system that is stacked itself (overlayfs).
+    stacked: bool,
     /// The kernel may keep listings for ever: nobody else changes this prefix.
     keep_listings: bool,
 }
 
 impl Adapter {
-    pub fn new(fs: Arc<Fs>, answers: Answers, keep_listings: bool) -> Self {
-        Self { fs, answers, modes: Arc::default(), sweeps: Mutex::default(), keep_listings }
+    pub fn new(fs: Arc<Fs>, answers: Answers, keep_listings: bool, passthrough: Passthrough, stacked: bool) -> Self {
+        Self { fs, answers, sweeps: Mutex::default(), passing: Arc::new(Passing::new(passthrough)), stacked, keep_listings }
     }
 
     fn entry<F>(&self, asked: Asked, operation: F, reply: ReplyEntry)
@@ -89,13 +90,6 @@ impl Adapter {
     }
 }
 
-/// Everything is opened through the page cache; the count must stand before the kernel learns of the open.
-fn count_open(modes: &Mutex<Modes>, ino: u64, opened: &Opened) {
-    let mut modes = modes.lock();
-    let mode = modes.choose(ino, Mode::Cached);
-    modes.opened(ino, opened.handle, mode);
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
@@ -116,6 +110,12 @@ impl Filesystem for Adapter {
             if let Err(missing) = config.add_capabilities(flags) {
                 debug!(?missing, "this kernel lacks a capability");
             }
+        }
+        // One level lies below ours, and one more where the cache directory is on overlayfs.
+        let depth = if self.stacked { 2 } else { 1 };
+        let passes = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(depth).is_ok();
+        if !passes {
+            self.passing.turn_off();
         }
         // Both only fail for values out of range.
         let write = config.set_max_write(MAX_REQUEST_BYTES as u32);
@@ -250,28 +250,23 @@ impl Filesystem for Adapter {
         reply.error(Errno::EPERM);
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (fs, modes) = (Arc::clone(&self.fs), Arc::clone(&self.modes));
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (fs, theirs, passing) = (Arc::clone(&self.fs), Arc::clone(&self.fs), Arc::clone(&self.passing));
+        let asker = Asker { pid: request.pid(), flags: flags.0 };
         let operation = async move { fs.open(ino.0, flags.0).await };
         self.answers.answer(Asked::of("open", ino.0), Patience::Deadline, operation, move |result| match result {
-            Ok(opened) => {
-                count_open(&modes, ino.0, &opened);
-                reply.opened(FileHandle(opened.handle), convert::open_flags(&opened));
-            }
+            Ok(opened) => passing.answer_open(&theirs, ino.0, &opened, asker, reply),
             Err(errno) => reply.error(errno),
         });
     }
 
     fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
-        let (fs, modes, name, caller) = (Arc::clone(&self.fs), Arc::clone(&self.modes), name.to_owned(), convert::caller(request));
+        let (fs, theirs, passing) = (Arc::clone(&self.fs), Arc::clone(&self.fs), Arc::clone(&self.passing));
+        let (name, caller, asker) = (name.to_owned(), convert::caller(request), Asker { pid: request.pid(), flags });
         let asked = Asked::named("create", parent.0, &name);
         let operation = async move { fs.create(parent.0, &name, mode & !umask & 0o7777, flags, caller).await };
         self.answers.answer(asked, Patience::Deadline, operation, move |result| match result {
-            Ok((found, opened)) => {
-                count_open(&modes, found.attr.ino, &opened);
-                let flags = convert::open_flags(&opened);
-                reply.created(&found.ttl, &convert::attr(&found.attr), Generation(0), FileHandle(opened.handle), flags);
-            }
+            Ok((found, opened)) => passing.answer_create(&theirs, &found, &opened, asker, reply),
             Err(errno) => reply.error(errno),
         });
     }
@@ -347,9 +342,9 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        // The kernel has forgotten the open by now. Ours goes before `fs` does: with its last open an inode may get another file.
+        self.passing.released(handle.0);
         let released = self.answers.certain(|| Asked::of("release", ino.0), || self.fs.release(handle.0));
-        // The kernel counts the open as gone with this answer, so ours goes before it.
-        self.modes.lock().released(handle.0);
         match released {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, FopenFlags, INodeNo, RenameFlags, Request, TimeOrNow};
 
+use super::modes::Mode;
 use crate::error::{Error, Result};
 use crate::fs::{self, Attr, Caller, Kind, Opened, SetTime};
 
@@ -83,6 +84,14 @@ pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
     flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush);
+    flags
+}
+
+/// Of an open with a backing file: the kernel drops what pages it has of its own, which nobody would keep right.
+pub(super) fn backed_flags(opened: &Opened, mode: Mode) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, mode == Mode::PassthroughDirect);
     flags
 }
 

@@ -8,6 +8,7 @@
 //! convert     attributes, times, flags: pure
 //! errno       Error -> errno, in one exhaustive match; the one place that logs failed operations
 //! modes       how each inode is open in the kernel: pure
+//! passthrough which opens the kernel serves by itself
 //! sweep       who removes one name after the other: pure
 //! notify      tells the kernel what to forget, from its own thread
 //! mountpoint  what has to hold before mounting; clears what a crash left
@@ -28,6 +29,7 @@ mod mount;
 mod mountinfo;
 mod mountpoint;
 mod notify;
+mod passthrough;
 mod sweep;
 mod xattr;
 
@@ -45,6 +47,7 @@ pub use modes::{Mode, Modes};
 pub use mount::{MountOptions, remount};
 pub use mountinfo::{MountEntry, mount_of};
 pub use mountpoint::{MountError, MountPoint, prepare};
+pub use passthrough::Passthrough;
 
 use crate::fs::Fs;
 
@@ -62,6 +65,10 @@ pub struct EdgeOptions {
     pub progress: Progress,
     /// Nobody else writes the prefix: the kernel may keep directory listings.
     pub keep_listings: bool,
+    /// Which opens the kernel may serve by itself.
+    pub passthrough: Passthrough,
+    /// The cache directory is on a file system that lies on another one (overlayfs).
+    pub stacked: bool,
 }
 
 /// A mount that is being served.
@@ -89,7 +96,7 @@ fn start(fs: &Arc<Fs>, device: std::os::fd::OwnedFd, options: EdgeOptions) -> io
     // One deadline above fs's own, so that its more exact error wins where it has one.
     let deadline = options.deadline + Duration::from_secs(1);
     let answers = answer::Answers::new(Handle::current(), deadline, options.progress);
-    let adapter = adapter::Adapter::new(Arc::clone(fs), answers, options.keep_listings);
+    let adapter = adapter::Adapter::new(Arc::clone(fs), answers, options.keep_listings, options.passthrough, options.stacked);
     let mut config = Config::default();
     let cores = thread::available_parallelism().map_or(*THREADS.start(), usize::from);
     config.n_threads = Some(cores.clamp(*THREADS.start(), *THREADS.end()));

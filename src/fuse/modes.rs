@@ -67,7 +67,7 @@ impl Modes {
     }
 
     /// Uncounts an open, when its RELEASE arrives. The mode that it had; None for a handle that isn't open.
-    pub fn released(&mut self, handle: u64) -> Option<Mode> {
+    pub fn released(&mut self, handle: u64) -> Option<(Ino, Mode)> {
         let (ino, mode) = self.handles.remove(&handle)?;
         if let Some(counts) = self.inodes.get_mut(&ino) {
             let count = counts.of(mode);
@@ -76,7 +76,7 @@ impl Modes {
                 self.inodes.remove(&ino);
             }
         }
-        Some(mode)
+        Some((ino, mode))
     }
 
     /// True while an open of this inode uses its backing file, which therefore must stay the same file.
@@ -131,10 +131,10 @@ mod tests {
         let mut modes = Modes::default();
         modes.opened(7, 1, Mode::Passthrough);
         modes.opened(7, 2, Mode::PassthroughDirect);
-        assert_eq!(modes.released(1), Some(Mode::Passthrough));
+        assert_eq!(modes.released(1), Some((7, Mode::Passthrough)));
         assert!(modes.has_backing(7));
         assert_eq!(modes.choose(7, Mode::Cached), Mode::PassthroughDirect);
-        assert_eq!(modes.released(2), Some(Mode::PassthroughDirect));
+        assert_eq!(modes.released(2), Some((7, Mode::PassthroughDirect)));
         assert_eq!(modes.choose(7, Mode::Cached), Mode::Cached);
         assert_eq!(modes.released(2), None, "a handle is released once");
         assert!(modes.inodes.is_empty() && modes.handles.is_empty());

@@ -38,7 +38,7 @@ pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Eff
         Err(Error::Stale) => {}
         done => return done,
     }
-    if !onto_itself && let Some(file) = shared.cache.find_version(from).filter(|file| file.is_complete()) {
+    if !onto_itself && let Some(file) = shared.cache.find_version(from).filter(|file| file.is_complete() && !file.is_loose()) {
         tracing::info!(key = %job.key, from = %from.key, "the source was changed by another writer; uploading our copy of it");
         return upload::file_as(shared, job, &file).await;
     }

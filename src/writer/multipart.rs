@@ -40,6 +40,7 @@ pub async fn upload(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -> R
             return Ok(Some(Effect::Unwanted));
         }
         let stamp = file.stamp()?;
+        source::settle_pages(file).await?;
         let size = file.size();
         let sizes = shared.tuning.single_bytes + 1..=shared.tuning.max_object_bytes;
         if !sizes.contains(&size) && !session::has_freed(file) {

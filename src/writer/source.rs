@@ -121,9 +121,19 @@ async fn fetch(shared: &Shared, file: &LocalFile, base: &Version, wide: Span, wi
 
 /// Takes what `file` lacks of its base from another file of the cache that holds that very version; nothing where there is none.
 pub async fn from_twin(shared: &Shared, file: &Arc<LocalFile>, base: &Version) -> Result<()> {
-    let twin = shared.cache.find_version(base).filter(|twin| twin.is_complete() && twin.id() != file.id());
+    let twin = shared.cache.find_version(base).filter(|twin| twin.is_complete() && !twin.is_loose() && twin.id() != file.id());
     let (Some(twin), file, base) = (twin, file.clone(), base.clone()) else { return Ok(()) };
     blocking(move || file.fill_from(&twin, &base)).await
+}
+
+/// To be called between the stamp and the first byte that is read: whatever is stored into the file through mmap after it
+/// was read then shows in the next stamp.
+pub async fn settle_pages(file: &Arc<LocalFile>) -> Result<()> {
+    if !file.is_loose() {
+        return Ok(());
+    }
+    let file = file.clone();
+    blocking(move || file.settle_pages()).await
 }
 
 /// The version is not in the bucket any more.

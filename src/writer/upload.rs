@@ -108,6 +108,7 @@ async fn stable_body(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -> 
         if size > shared.tuning.single_bytes {
             break;
         }
+        source::settle_pages(file).await?;
         let headers = headers(shared, job, file);
         let body = source::body(shared, file, 0..size).await?;
         match body {

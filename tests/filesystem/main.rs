@@ -7,6 +7,7 @@ mod copies;
 mod costs;
 mod gzip;
 mod model;
+mod passthrough;
 mod posix;
 mod renames;
 mod rot;

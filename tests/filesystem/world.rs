@@ -40,15 +40,19 @@ pub struct World {
 }
 
 /// What a kernel without open files remembers, and when it forgets it: an inode goes with its name.
-#[derive(Default)]
-pub struct Kernel(Mutex<HashMap<(Ino, String), (Ino, u64)>>);
+#[derive(Clone, Default)]
+pub struct Kernel(Arc<Mutex<HashMap<(Ino, String), (Ino, u64)>>>);
 
 impl Kernel {
-    fn looked_up(&self, parent: Ino, name: &str, ino: Ino) {
+    /// Returns what it took the name from.
+    fn looked_up(&self, parent: Ino, name: &str, ino: Ino) -> Option<(Ino, u64)> {
         let mut names = self.0.lock().unwrap();
         let known = names.entry((parent, name.to_owned())).or_insert((ino, 0));
-        // Another inode: the old one may be open under a name that the kernel hasn't seen. It stays.
-        *known = (ino, if known.0 == ino { known.1 + 1 } else { 1 });
+        if known.0 == ino {
+            known.1 += 1;
+            return None;
+        }
+        Some(std::mem::replace(known, (ino, 1)))
     }
 
     fn took(&self, parent: Ino, name: &str) -> Option<(Ino, u64)> {
@@ -60,12 +64,20 @@ impl Kernel {
     }
 }
 
-struct NoKernel;
+/// A name that the kernel is told to drop is forgotten, a moment later.
+pub struct Told {
+    pub kernel: Kernel,
+    pub fs: Weak<Fs>,
+}
 
-impl Invalidate for NoKernel {
+impl Invalidate for Told {
     fn inode(&self, _: Ino) {}
     fn attributes(&self, _: Ino) {}
-    fn entry(&self, _: Ino, _: &OsStr) {}
+    fn entry(&self, parent: Ino, name: &OsStr) {
+        let Some((ino, lookups)) = name.to_str().and_then(|name| self.kernel.took(parent, name)) else { return };
+        let fs = self.fs.clone();
+        tokio::spawn(async move { fs.upgrade().map(|fs| fs.forget(ino, lookups)) });
+    }
 }
 
 /// Gets the key of what was just stored or removed.
@@ -202,6 +214,7 @@ impl Bucket {
             posix_metadata: options.posix_metadata,
             unsafe_symlinks: false,
             timeout: options.timeout,
+            passthrough_room_bytes: 0,
             public_url_base: None,
             r2: options.folds_names,
             rules: Arc::clone(&options.rules),
@@ -211,8 +224,9 @@ impl Bucket {
             // Who comes first is whom the writer tells.
             writer.start(Arc::new(LateWord { fs: Arc::downgrade(&fs), meanwhile }));
         }
-        fs.start(Arc::new(NoKernel));
-        World { fs, writer, counts, folder, kernel: Kernel::default() }
+        let kernel = Kernel::default();
+        fs.start(Arc::new(Told { kernel: kernel.clone(), fs: Arc::downgrade(&fs) }));
+        World { fs, writer, counts, folder, kernel }
     }
 
     /// Another program's PUT.
@@ -271,7 +285,7 @@ impl World {
     pub async fn lookup_in(&self, parent: Ino, name: &str) -> Result<Option<Attr>> {
         Ok(match self.fs.lookup(parent, OsStr::new(name)).await? {
             Lookup::Found(entry) => {
-                self.kernel.looked_up(parent, name, entry.attr.ino);
+                self.forget(self.kernel.looked_up(parent, name, entry.attr.ino));
                 Some(entry.attr)
             }
             Lookup::Missing(_) => None,
@@ -343,7 +357,7 @@ impl World {
             None if flags & libc::O_CREAT == 0 => Err(Error::NotFound),
             None => {
                 let (entry, opened) = self.fs.create(parent, OsStr::new(name), 0o644, flags, ME).await?;
-                self.kernel.looked_up(parent, name, entry.attr.ino);
+                self.forget(self.kernel.looked_up(parent, name, entry.attr.ino));
                 Ok(opened.handle)
             }
         }

@@ -1,10 +1,13 @@
 //! The program that runs on the mount: random steps, each checked against the model.
 
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use mediafs::cache::Backing;
 use mediafs::error::{Error, Result};
 use mediafs::fs::{Kind, RenameFlags, SetAttr, WriteMode};
+use mediafs::simulation::{Event, saw};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use tokio::time::timeout;
@@ -28,12 +31,14 @@ struct Handle {
     node: NodeId,
     readable: bool,
     writable: bool,
+    /// The data file, where the kernel has it: it reads and writes there by itself, or asks the daemon.
+    kernel: Option<Rc<Backing>>,
 }
 
 impl Handle {
     fn new(number: u64, node: NodeId, flags: i32) -> Self {
         let mode = flags & libc::O_ACCMODE;
-        Self { number, node, readable: mode != libc::O_WRONLY, writable: mode != libc::O_RDONLY }
+        Self { number, node, readable: mode != libc::O_WRONLY, writable: mode != libc::O_RDONLY, kernel: None }
     }
 }
 
@@ -134,7 +139,9 @@ impl Driver {
             0 => self.look(text, self.mount.world.open(path, flags)).await?,
             _ => self.change(Change::Truncate(node, 0), async |mount| mount.world.open(path, flags).await).await?,
         };
-        self.handles.extend(opened.map(|number| Handle::new(number, node, flags)));
+        if let Some(number) = opened {
+            self.take(Handle::new(number, node, flags));
+        }
         Ok(())
     }
 
@@ -146,9 +153,22 @@ impl Driver {
         let flags = libc::O_RDWR | libc::O_CREAT | flags;
         if let Some(number) = self.change(change, async |mount| mount.world.open(path, flags).await).await? {
             let node = self.machine.past.borrow().now.tree[path].id;
-            self.handles.push(Handle::new(number, node, flags));
+            self.take(Handle::new(number, node, flags));
         }
         Ok(())
+    }
+
+    /// An open has worked. The kernel may serve it by itself where the file system allows it.
+    fn take(&mut self, mut handle: Handle) {
+        if self.random.random() {
+            let fs = &self.mount.world.fs;
+            let backing = fs.back(handle.number).map(Rc::new);
+            handle.kernel = backing.filter(|_| fs.loosen(handle.number).is_ok());
+            if handle.kernel.is_some() {
+                self.note(format!("#{} is the kernel's", handle.node));
+            }
+        }
+        self.handles.push(handle);
     }
 
     /// Where a write begins: inside, at the end, or beyond it.
@@ -165,11 +185,20 @@ impl Driver {
         if !writable {
             return Ok(());
         }
+        let kernel = self.handles[index].kernel.clone().filter(|_| self.random.random());
         let size = self.machine.past.borrow().now.node(node).map_or(0, |node| node.bytes().len()) as u64;
         let longest = if size > 4 * SINGLE_BYTES { 100 } else { [50, 3000, 3 * SINGLE_BYTES as usize][self.random.random_range(0..3)] };
         let (at, data) = (self.offset(size), self.data(longest));
         let change = Change::Write(node, at, data.clone());
-        self.change(change, async |mount| mount.world.write(number, at, &data).await).await.map(drop)
+        let write = async |mount: &Mount| match &kernel {
+            Some(backing) => {
+                backing.descriptor().write_all_at(&data, at)?;
+                saw(|| Event::Written);
+                Ok(())
+            }
+            None => mount.world.write(number, at, &data).await,
+        };
+        self.change(change, write).await.map(drop)
     }
 
     async fn read(&mut self, index: usize) -> Checked {
@@ -181,16 +210,25 @@ impl Driver {
         let at = self.random.random_range(0..=expected.len());
         let length = self.random.random_range(1..20_000);
         let text = format!("read #{node} {at}+{length}");
-        let Some(read) = self.look(text.clone(), self.mount.world.read_handle(number, at as u64, length)).await? else { return Ok(()) };
+        let kernel = self.handles[index].kernel.clone().filter(|_| self.random.random());
+        let reading = async {
+            let Some(backing) = &kernel else { return self.mount.world.read_handle(number, at as u64, length).await };
+            let mut buffer = vec![0; length];
+            let read = backing.descriptor().read_at(&mut buffer, at as u64)?;
+            buffer.truncate(read);
+            Ok(buffer)
+        };
+        let Some(read) = self.look(text.clone(), reading).await? else { return Ok(()) };
         let wanted = &expected[at..(at + length).min(expected.len())];
         if read == wanted { Ok(()) } else { Err(format!("{text}: {}, not {}", describe(Some(&read)), describe(Some(wanted)))) }
     }
 
     async fn close_one(&mut self) -> Checked {
         let index = self.random.random_range(0..self.handles.len());
-        let Handle { number, node, writable, .. } = self.handles.swap_remove(index);
+        let Handle { number, node, writable, kernel, .. } = self.handles.swap_remove(index);
         // The edge's deadline.
         let flushed = timeout(TIMEOUT, self.mount.world.fs.flush(number)).await.unwrap_or(Err(Error::Timeout));
+        drop(kernel);
         self.mount.world.fs.release(number);
         let worked = self.look(format!("close #{node}"), async { flushed }).await?.is_some();
         if worked && writable && self.settings.write_mode == WriteMode::Through {

@@ -1,11 +1,10 @@
 //! One life's mount: the layers as the daemon builds them, over the watched bucket and with small sizes.
 
-use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mediafs::cache::{Cache, Limits};
-use mediafs::fs::{Fs, FsConfig, Ino, Invalidate, WriteMode};
+use mediafs::fs::{Fs, FsConfig, WriteMode};
 use mediafs::journal::Journal;
 use mediafs::media::{Rules, RulesBuilder};
 use mediafs::reader::{Reader, ReaderConfig};
@@ -19,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::machine::Machine;
 use crate::watched::Watched;
-use crate::world::{Kernel, ME, World};
+use crate::world::{Kernel, ME, Told, World};
 
 /// Above it files go up in parts; small, so that small data make many.
 pub const SINGLE_BYTES: u64 = 8 << 10;
@@ -46,14 +45,6 @@ pub struct Mount {
     pub journal: Arc<Journal>,
     pub cache: Arc<Cache>,
     pub faults: Faults,
-}
-
-struct NoKernel;
-
-impl Invalidate for NoKernel {
-    fn inode(&self, _: Ino) {}
-    fn attributes(&self, _: Ino) {}
-    fn entry(&self, _: Ino, _: &OsStr) {}
 }
 
 /// `seed`: of the faults.
@@ -83,9 +74,10 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
     journal.believe()?;
     let parts = (Arc::clone(&journal), Arc::clone(&cache), Arc::clone(&writer));
     let fs = Fs::new(store, parts.0, parts.1, reader, parts.2, fs_config(settings))?;
-    fs.start(Arc::new(NoKernel));
+    let kernel = Kernel::default();
+    fs.start(Arc::new(Told { kernel: kernel.clone(), fs: Arc::downgrade(&fs) }));
     tokio::spawn(keep(Arc::clone(&cache)));
-    let world = World { fs, writer, counts: RequestCounts::new(), folder: Arc::clone(&machine.folder), kernel: Kernel::default() };
+    let world = World { fs, writer, counts: RequestCounts::new(), folder: Arc::clone(&machine.folder), kernel };
     Ok(Mount { world, journal, cache, faults })
 }
 
@@ -114,6 +106,7 @@ fn fs_config(settings: Settings) -> FsConfig {
         posix_metadata: true,
         unsafe_symlinks: false,
         timeout: TIMEOUT,
+        passthrough_room_bytes: 0,
         public_url_base: None,
         r2: false,
         rules: rules(settings),
