@@ -164,8 +164,11 @@ impl LocalFile {
         if state.loose > 0 {
             return;
         }
-        let all = 0..state.size;
-        state.see(all);
+        // What was a hole may have been written to since the last look: no byte is taken for a zero unread.
+        let (size, before) = (state.size, state.charged());
+        state.blocks.occupy(0..size);
+        self.shared.budget.force(state.charged().saturating_sub(before), state.dirty);
+        state.see(0..size);
         self.make_stale(&mut state);
     }
 
@@ -180,7 +183,8 @@ impl LocalFile {
             return None;
         }
         let now = Look::of(&self.file(&mut state).ok()?.metadata().ok()?);
-        if state.looked.is_some_and(|before| before != now) { Some(now) } else { state.news }
+        let differs = state.looked.is_some_and(|before| before != now) || now.size != state.size;
+        if differs { Some(now) } else { state.news }
     }
 
     /// Takes in what was written past the daemon; what it came to, until `told`.
@@ -212,6 +216,14 @@ impl LocalFile {
             state.news = Some(now);
             self.make_stale(state);
             self.shared.keep_to_the_limit();
+        }
+    }
+
+    /// The daemon itself has changed a loose file.
+    pub(super) fn look_after_change(&self, state: &mut State) {
+        if state.loose > 0 {
+            let metadata = self.file(state).ok().and_then(|file| file.metadata().ok());
+            state.looked = metadata.map(|metadata| Look::of(&metadata));
         }
     }
 
