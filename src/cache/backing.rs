@@ -7,6 +7,9 @@
 //! the times that the disk has are compared with those of the last look. While it is loose a file has no sums and no seal, so
 //! that a start after a kill takes it as it finds it, and every change counts as one of all its bytes.
 //!
+//! A power cut takes a file that is loose: without sums nothing proves what of it reached the disk. One that rests, or is
+//! synced, is in the bucket by then.
+//!
 //! INVARIANTS
 //! - While `backed` is above zero no byte of the file becomes a hole, since it would read as zeros.
 //! - A clean file that is loose has a row and a broken seal in the journal: changed behind the daemon, it is unsent data.
