@@ -10,6 +10,8 @@ MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
 DENY_VERSION=0.20.2
 TOXIPROXY_VERSION=v2.5.0
 FSX_VERSION=0.3.2
+XFSTESTS_COMMIT=63a29724a85f1999e49bf0a9bf0d22643b6116e5
+XFSTESTS_ADDRESSES=(https://git.kernel.org/pub/scm/fs/xfs/xfstests-dev.git https://github.com/kdave/xfstests.git)
 DJANGO_VERSION=$(sed -n 's/^Django==//p' "$ROOT/tests/requirements.txt")
 DJANGO_SOURCES=$DEV/django-$DJANGO_VERSION
 PYTHON=$DEV/venv/bin/python
@@ -139,6 +141,40 @@ need_fsx() {
 need_pjdfstest() {
   have cc || apt_install gcc libc6-dev
   have openssl || apt_install openssl
+}
+
+# xfstests, built in a folder of its own. False where its sources can't be had: a suite that is fetched from the network
+# can't fail for that.
+need_xfstests() {
+  export MEDIAFS_TEST_XFSTESTS=$DEV/xfstests-$XFSTESTS_COMMIT
+  [ -e "$MEDIAFS_TEST_XFSTESTS/built" ] && return
+  need_packages xfs_io:xfsprogs automake libtoolize:libtool libtool:libtool-bin autoconf pkg-config make bc gawk getfattr:attr \
+    setfacl:acl quota fio killall:psmisc uuidgen:uuid-runtime perl unshare:util-linux
+  local header
+  for header in xfs/xfs.h:xfslibs-dev uuid/uuid.h:uuid-dev sys/acl.h:libacl1-dev attr/attributes.h:libattr1-dev libaio.h:libaio-dev; do
+    [ -e "/usr/include/${header%%:*}" ] || apt_install "${header##*:}"
+  done
+  local address sources=$DEV/xfstests-sources
+  say "xfstests, from its sources: a few minutes"
+  rm -rf "$sources" "$MEDIAFS_TEST_XFSTESTS"
+  git init -q --bare "$sources"
+  for address in "${XFSTESTS_ADDRESSES[@]}"; do
+    git -C "$sources" fetch -q --depth 1 "$address" "$XFSTESTS_COMMIT" && break
+  done
+  git -C "$sources" cat-file -e "$XFSTESTS_COMMIT" 2>/dev/null || return
+  mkdir "$MEDIAFS_TEST_XFSTESTS"
+  git -C "$sources" archive "$XFSTESTS_COMMIT" | tar -x -C "$MEDIAFS_TEST_XFSTESTS"
+  rm -rf "$sources"
+  # What `df` calls our type is `fuse` to it, as it has it for other types with a second half.
+  sed -i 's|s/fuse.ceph-fuse/ceph-fuse/|&;s/fuse.mediafs/fuse/|' "$MEDIAFS_TEST_XFSTESTS/common/rc"
+  (cd "$MEDIAFS_TEST_XFSTESTS" && make -j"$(nproc)" >build.log 2>&1 && touch built) || die "xfstests does not build: $MEDIAFS_TEST_XFSTESTS/build.log"
+}
+
+# need_packages PROGRAM[:PACKAGE] ...
+need_packages() {
+  local pair missing=()
+  for pair; do have "${pair%%:*}" || missing+=("${pair##*:}"); done
+  [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
 }
 
 # What else mounts buckets. An rclone in $DEV/bin, newer than the distribution's, goes before that.

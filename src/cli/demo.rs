@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches, Command};
 use tracing::warn;
 
 use super::{Failure, logging, mount};
-use crate::config::{Config, Layer, Layers, Origin};
+use crate::config::{Config, Layer, Layers, Origin, VfsFlags};
 use crate::daemon::{self, Daemon};
 use crate::emulator::{Emulator, EmulatorConfig};
 use crate::fuse::{self, MountError};
@@ -43,7 +43,7 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
         let emulator = Emulator::start(config).await?;
         let level = arguments.get_one::<String>("log-level").map_or("warn", String::as_str);
         let Config { mut settings, log, warnings } = settings(&emulator.endpoint(), &directory, &media, level)?;
-        logging::start(&log);
+        logging::start(&log)?;
         for warning in warnings {
             warn!("{warning}");
         }
@@ -87,7 +87,7 @@ fn settings(endpoint: &str, directory: &Path, media: &Path, level: &str) -> Resu
     let cache = directory.join("cache").display().to_string();
     let options =
         [("endpoint-url", endpoint), ("region", "us-east-1"), ("cache-dir", &cache), ("cache-size", "1GiB"), ("log-level", level)];
-    mount::resolve(&format!("s3://{BUCKET}"), media, &Layers(vec![Layer::new(&Origin::Flag, options)]), false)
+    mount::resolve(&format!("s3://{BUCKET}"), media, &Layers(vec![Layer::new(&Origin::Flag, options)]), VfsFlags::default())
 }
 
 fn introduce(media: &Path, endpoint: &str, keys: &StaticCredentials) -> io::Result<()> {

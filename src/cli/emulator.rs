@@ -36,7 +36,7 @@ pub fn command() -> Command {
 }
 
 pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
-    logging::start(&LogSettings { level: "info".to_owned(), format: LogFormat::Text });
+    logging::start(&LogSettings { level: "info".to_owned(), format: LogFormat::Text, file: None })?;
     let mut config = EmulatorConfig {
         folder: arguments.get_one::<PathBuf>("folder").cloned(),
         r2: arguments.get_flag("r2"),

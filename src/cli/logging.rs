@@ -1,11 +1,20 @@
-//! Logs go to standard error. A panic becomes one log line: no stack trace, and nothing ends because of it.
+//! Logs go to standard error, to a file, or from the background to systemd's journal. A panic becomes one log line: no stack trace, and nothing ends because of it.
 
-use std::io::{self, IsTerminal};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::panic;
+use std::path::Path;
+use std::sync::Mutex;
 
-use tracing::error;
+use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
+use super::Failure;
+use crate::config::Config;
 use crate::daemon::{LogFormat, LogSettings};
 
 /// What libraries say is of interest where it is a warning, or where somebody looks for a bug. The SDK's warnings are
@@ -20,12 +29,50 @@ fn directives(level: &str) -> String {
     }
 }
 
-/// Once in a process.
-pub fn start(settings: &LogSettings) {
+/// Once in a process. Standard error, unless a file was named.
+pub fn start(settings: &LogSettings) -> Result<(), Failure> {
+    match &settings.file {
+        Some(path) => begin(settings, Mutex::new(append(path)?), false),
+        None => begin(settings, io::stderr, io::stderr().is_terminal()),
+    }
+    Ok(())
+}
+
+/// For a daemon in the background, that has no standard error: the file that was named, else systemd's journal, else nothing.
+pub fn start_unseen(config: &Config) -> Result<(), Failure> {
+    match (&config.log.file, journal()) {
+        (Some(_), _) => start(&config.log)?,
+        (None, Ok(journal)) => begin(&config.log, Mutex::new(journal), false),
+        (None, Err(_)) => begin(&config.log, io::sink, false),
+    }
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    Ok(())
+}
+
+fn append(path: &Path) -> Result<File, Failure> {
+    let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    opened.map_err(|error| Failure::Usage(format!("--log-file {}: can't write to it: {error}", path.display())))
+}
+
+/// The stream that a service's standard error is connected to, with the header that systemd-journald expects: identifier,
+/// unit, priority (6: information), whether lines begin with one of their own, and forwarding to syslog, kernel and console.
+fn journal() -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect("/run/systemd/journal/stdout")?;
+    stream.shutdown(Shutdown::Read)?;
+    stream.write_all(b"mediafs\n\n6\n0\n0\n0\n0\n")?;
+    Ok(stream)
+}
+
+fn begin<W>(settings: &LogSettings, writer: W, colours: bool)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = EnvFilter::new(directives(&settings.level));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match settings.format {
-        LogFormat::Text => lines.with_target(false).with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Text => lines.with_target(false).with_ansi(colours).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
     panic::set_hook(Box::new(|panic| {

@@ -1,12 +1,15 @@
-//! The command line: one file a subcommand. Exit codes: 0 all went well, 1 it did not, 2 the command line is wrong.
+//! The command line: one file a subcommand. Exit codes: 0 all went well, 1 it did not, 2 the command line is wrong. Called
+//! by mount(8), the program is another one: see `fstab`.
 //!
 //! Whatever goes wrong is one line on standard error, `mediafs: …`, that says what to change. Results go to standard
 //! output, logs to standard error.
 
 mod attribute;
+mod background;
 mod demo;
 mod emulator;
 mod flush;
+mod fstab;
 mod logging;
 mod mount;
 mod recover;
@@ -80,6 +83,10 @@ fn command() -> Command {
 
 /// Runs what `arguments` ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if fstab::is_meant(&arguments) {
+        return fstab::run(&arguments);
+    }
     let result = match command().try_get_matches_from(arguments) {
         Ok(matches) => dispatch(&matches),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {

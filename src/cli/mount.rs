@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing::warn;
 
 use super::{Failure, logging};
-use crate::config::{self, Config, Layer, Layers, MountOptionWords, OPTIONS, OptionSpec, Origin, Surroundings};
+use crate::config::{self, Config, Layer, Layers, MountOptionWords, OPTIONS, OptionSpec, Origin, Surroundings, VfsFlags};
 use crate::daemon::{self, Daemon};
 
 pub fn command() -> Command {
@@ -54,8 +54,8 @@ pub(super) fn argument(option: &'static OptionSpec) -> Arg {
 }
 
 pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
-    let config = configure(arguments)?;
-    logging::start(&config.log);
+    let config = configured(arguments)?;
+    logging::start(&config.log)?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -71,17 +71,24 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     Ok(())
 }
 
-fn configure(arguments: &ArgMatches) -> Result<Config, Failure> {
-    let words: Vec<&str> = arguments.get_many::<String>("o").into_iter().flatten().map(String::as_str).collect();
-    let MountOptionWords { layer, no_exec } = config::parse_mount_options(words)?;
+fn configured(arguments: &ArgMatches) -> Result<Config, Failure> {
+    let words = arguments.get_many::<String>("o").into_iter().flatten().map(String::as_str);
+    let mut words = config::parse_mount_options(words)?;
+    words.file = arguments.get_one::<PathBuf>("config").cloned().or(words.file);
     let flags = OPTIONS.iter().filter_map(|option| Some((option.name, arguments.get_one::<String>(option.name)?.clone())));
-    let mut layers = vec![Layer::new(&Origin::Flag, flags), layer, Layer::environment(&variable)];
-    if let Some(path) = file_of(arguments) {
-        layers.push(read_file(&path)?);
-    }
     let url = arguments.get_one::<String>("url").map(String::as_str).unwrap_or_default();
     let mountpoint = arguments.get_one::<PathBuf>("mountpoint").map(PathBuf::as_path).unwrap_or(Path::new(""));
-    resolve(url, mountpoint, &Layers(layers), no_exec)
+    configure(url, mountpoint, words, vec![Layer::new(&Origin::Flag, flags)])
+}
+
+/// `stronger` goes before the words of `-o`, the environment and the file behind them.
+pub(super) fn configure(url: &str, mountpoint: &Path, words: MountOptionWords, stronger: Vec<Layer>) -> Result<Config, Failure> {
+    let mut layers = stronger;
+    layers.extend([words.layer, Layer::environment(&variable)]);
+    if let Some(path) = words.file.or_else(|| variable("MEDIAFS_CONFIG").map(PathBuf::from)) {
+        layers.push(read_file(&path)?);
+    }
+    resolve(url, mountpoint, &Layers(layers), words.flags)
 }
 
 /// The configuration file that was named.
@@ -95,12 +102,12 @@ pub(super) fn read_file(path: &Path) -> Result<Layer, Failure> {
 }
 
 /// With this machine, user and environment around it.
-pub(super) fn resolve(url: &str, mountpoint: &Path, layers: &Layers, no_exec: bool) -> Result<Config, Failure> {
+pub(super) fn resolve(url: &str, mountpoint: &Path, layers: &Layers, flags: VfsFlags) -> Result<Config, Failure> {
     let directory = std::env::current_dir()?;
     // SAFETY: neither call has arguments or can fail.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let around = Surroundings { variable: &variable, uid, gid, user: &config::user_id, group: &config::group_id, directory: &directory };
-    Ok(config::resolve(url, mountpoint, layers, no_exec, &around)?)
+    Ok(config::resolve(url, mountpoint, layers, flags, &around)?)
 }
 
 pub(super) fn variable(name: &str) -> Option<String> {
@@ -118,7 +125,7 @@ mod tests {
 
     #[test]
     fn switches_take_no_word_after_them() {
-        let config = configure(&parsed(&["--exclusive", "--read-only=off", "--allow-other"])).expect("valid");
+        let config = configured(&parsed(&["--exclusive", "--read-only=off", "--allow-other"])).expect("valid");
         assert!(config.settings.exclusive && config.settings.allow_other && !config.settings.read_only);
     }
 
@@ -128,7 +135,8 @@ mod tests {
         let file = directory.path().join("m.toml");
         fs::write(&file, "ttl = '3s'\nnegative-ttl = '3s'\ntimeout = '3s'\n").expect("file");
         let path = file.to_str().expect("path");
-        let config = configure(&parsed(&["--config", path, "-o", "ttl=2s,negative_ttl=2s", "-o", "noexec", "--ttl", "1s"])).expect("valid");
+        let config =
+            configured(&parsed(&["--config", path, "-o", "ttl=2s,negative_ttl=2s", "-o", "noexec", "--ttl", "1s"])).expect("valid");
         let seconds = |time: std::time::Duration| time.as_secs();
         let settings = config.settings;
         assert_eq!((seconds(settings.ttl), seconds(settings.negative_ttl), seconds(settings.timeout)), (1, 2, 3));
@@ -137,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let error = configure(&parsed(&["--config", "/no/such/file"])).expect_err("refused").to_string();
+        let error = configured(&parsed(&["--config", "/no/such/file"])).expect_err("refused").to_string();
         assert!(error.starts_with("--config /no/such/file: can't read it"), "{error}");
     }
 }

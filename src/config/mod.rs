@@ -27,7 +27,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use layers::{Given, Layer, Layers, Origin};
-pub use mount_options::{MountOptionWords, parse as parse_mount_options};
+pub use mount_options::{MountOptionWords, VfsFlags, parse as parse_mount_options, remount};
 pub use options::{OPTIONS, OptionSpec};
 pub use target::{BucketUrl, Endpoint, bucket_url};
 pub use users::{group_id, user_id};
@@ -71,11 +71,13 @@ pub struct Config {
 
 /// The smallest cache that still holds a block for each of a few readers.
 const SMALLEST_CACHE_BYTES: u64 = 1 << 20;
+/// The program itself and one part of an upload.
+const SMALLEST_MEMORY_BYTES: u64 = 64 << 20;
 /// Below this every hiccup of the network would be an error.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Builds the settings of `mount URL MOUNTPOINT`.
-pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, no_exec: bool, around: &Surroundings) -> Result<Config, ConfigError> {
+pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, flags: VfsFlags, around: &Surroundings) -> Result<Config, ConfigError> {
     let target = bucket_url(url)?;
     let reader = Reader(words);
     let endpoint = endpoint(&reader, &target, around)?;
@@ -107,9 +109,11 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, no_exec: bool, arou
         credentials: None,
         mountpoint,
         allow_other: reader.switch("allow-other")?,
-        no_exec,
+        no_exec: flags.no_exec,
+        no_access_times: flags.no_access_times,
         cache_dir,
         cache_size_bytes: reader.cache_size()?,
+        memory_limit_bytes: reader.memory_limit()?,
         free_space_floor: reader.floor()?,
         write_mode: reader.choice("write-mode", &[("back", WriteMode::Back), ("through", WriteMode::Through)])?,
         ttl: reader.time("ttl")?,
@@ -141,7 +145,7 @@ pub fn log_settings(words: &Layers) -> Result<LogSettings, ConfigError> {
     let reader = Reader(words);
     let level = reader.choice("log-level", &["error", "warn", "info", "debug", "trace"].map(|level| (level, level)))?;
     let format = reader.choice("log-format", &[("text", LogFormat::Text), ("json", LogFormat::Json)])?;
-    Ok(LogSettings { level: level.to_owned(), format })
+    Ok(LogSettings { level: level.to_owned(), format, file: reader.path("log-file") })
 }
 
 fn endpoint(reader: &Reader, target: &BucketUrl, around: &Surroundings) -> Result<Option<Endpoint>, ConfigError> {
@@ -226,6 +230,12 @@ impl Reader<'_> {
         let large_enough =
             |text: &str| values::size(text).and_then(|size| if size < SMALLEST_CACHE_BYTES { Err("at least 1MiB") } else { Ok(size) });
         Ok(self.parsed("cache-size", large_enough)?.unwrap_or(SMALLEST_CACHE_BYTES))
+    }
+
+    fn memory_limit(&self) -> Result<u64, ConfigError> {
+        let large_enough =
+            |text: &str| values::size(text).and_then(|size| if size < SMALLEST_MEMORY_BYTES { Err("at least 64MiB") } else { Ok(size) });
+        Ok(self.parsed("memory-limit", large_enough)?.unwrap_or(SMALLEST_MEMORY_BYTES))
     }
 
     fn floor(&self) -> Result<FreeSpaceFloor, ConfigError> {

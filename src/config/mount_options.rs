@@ -3,6 +3,8 @@
 //! fstab lines carry words for other programs (systemd, mount itself, network scripts): they are accepted and ignored.
 //! Anything else that is unknown is refused, since it would silently do nothing.
 
+use std::path::PathBuf;
+
 use super::layers::{Layer, Origin, nearest};
 use super::options::own_name;
 use super::{ConfigError, error};
@@ -21,8 +23,6 @@ const IGNORED: &[&str] = &[
     "nofail",
     "_netdev",
     "exec",
-    "atime",
-    "noatime",
     "relatime",
     "norelatime",
     "nodiratime",
@@ -41,12 +41,22 @@ const IGNORED: &[&str] = &[
 ];
 const IGNORED_BEGINNINGS: &[&str] = &["x-", "X-", "comment=", "fsname=", "subtype="];
 
+/// What a file system's users ask of any file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VfsFlags {
+    /// Programs on the mount can't be run.
+    pub no_exec: bool,
+    /// Reading moves no access time.
+    pub no_access_times: bool,
+}
+
 /// What `-o` said.
 #[derive(Clone, Debug, Default)]
 pub struct MountOptionWords {
     pub layer: Layer,
-    /// Programs on the mount can't be run.
-    pub no_exec: bool,
+    /// The configuration file, of `config=FILE`.
+    pub file: Option<PathBuf>,
+    pub flags: VfsFlags,
 }
 
 /// `words` are the arguments of every `-o`, in order; a later word wins.
@@ -58,16 +68,48 @@ pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<MountOption
             None => (word.as_str(), None),
         };
         match name {
-            "ro" | "rw" | "exec" | "noexec" if value.is_some() => return Err(error(format!("-o {name} takes no value: -o {name}"))),
+            "ro" | "rw" | "exec" | "noexec" | "atime" | "noatime" if value.is_some() => {
+                return Err(error(format!("-o {name} takes no value: -o {name}")));
+            }
             "ro" => parsed.set("read-only", "true"),
             "rw" => parsed.set("read-only", "false"),
-            "noexec" => parsed.no_exec = true,
-            "exec" => parsed.no_exec = false,
+            "noexec" => parsed.flags.no_exec = true,
+            "exec" => parsed.flags.no_exec = false,
+            "noatime" => parsed.flags.no_access_times = true,
+            "atime" => parsed.flags.no_access_times = false,
+            "config" => {
+                parsed.file = Some(PathBuf::from(value.ok_or_else(|| error("-o config needs a value: -o config=FILE".to_owned()))?))
+            }
             _ if IGNORED.contains(&name) || IGNORED_BEGINNINGS.iter().any(|beginning| word.starts_with(beginning)) => {}
             _ => parsed.option(name, value)?,
         }
     }
     Ok(parsed)
+}
+
+/// What a remount can change: flags that the kernel keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remount {
+    pub read_only: bool,
+    pub no_exec: bool,
+}
+
+/// What to change, where the words ask for a remount. Everything else in them stands in fstab or in the table of mounts, from
+/// which mount(8) repeats it: a running daemon keeps its options.
+pub fn remount(words: &[&str]) -> Option<Remount> {
+    let mut change = Remount::default();
+    let mut asked = false;
+    for word in words.iter().flat_map(|words| split(words)) {
+        match word.as_str() {
+            "remount" => asked = true,
+            "ro" => change.read_only = true,
+            "rw" => change.read_only = false,
+            "noexec" => change.no_exec = true,
+            "exec" => change.no_exec = false,
+            _ => {}
+        }
+    }
+    asked.then_some(change)
 }
 
 impl MountOptionWords {
@@ -138,9 +180,34 @@ mod tests {
     }
 
     #[test]
-    fn noexec_is_honoured() {
-        assert!(parse(["noexec"]).expect("valid").no_exec);
-        assert!(!parse(["noexec,exec"]).expect("valid").no_exec);
+    fn noexec_and_noatime_are_honoured() {
+        for (words, no_exec, no_access_times) in [
+            ("rw", false, false),
+            ("noexec", true, false),
+            ("noexec,exec", false, false),
+            ("noatime", false, true),
+            ("noatime,atime", false, false),
+        ] {
+            assert_eq!(parse([words]).expect("valid").flags, VfsFlags { no_exec, no_access_times }, "{words}");
+        }
+    }
+
+    #[test]
+    fn the_file_of_options_can_be_named() {
+        assert_eq!(parse(["rw,config=/etc/mediafs/m.toml"]).expect("valid").file, Some(PathBuf::from("/etc/mediafs/m.toml")));
+    }
+
+    #[test]
+    fn a_remount_changes_flags_alone() {
+        let change = |read_only, no_exec| Some(Remount { read_only, no_exec });
+        for (words, expected) in [
+            (&["rw,uid=33"][..], None),
+            (&["rw,remount"], change(false, false)),
+            (&["remount,ro"], change(true, false)),
+            (&["ro,nosuid,nodev,user_id=0,noexec,remount", "rw"], change(false, true)),
+        ] {
+            assert_eq!(remount(words), expected, "{words:?}");
+        }
     }
 
     #[test]
@@ -148,6 +215,7 @@ mod tests {
         for (words, part) in [
             ("alow_other", "did you mean allow-other?"),
             ("uid", "-o uid needs a value"),
+            ("config", "-o config=FILE"),
             ("frobnicate", "no such option"),
             ("ro=off", "-o ro takes no value"),
         ] {

@@ -35,6 +35,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     takes("cache-dir", "DIR", "", "Where cached and unsent data lies; one directory for each bucket and prefix"),
     takes("cache-size", "SIZE", "10GiB", "Most that the cache directory may hold"),
     takes("free-space-floor", "SIZE|PERCENT", "", "Free space to leave on its disk; the smaller of 1 GiB and 5 % without it"),
+    takes("memory-limit", "SIZE", "128MiB", "Most memory that the daemon plans with"),
     takes("write-mode", "back|through", "back", "close() returns when data is safe locally (back) or in the bucket (through)"),
     takes("ttl", "TIME", "10s", "How long names and attributes are believed before the bucket is asked again"),
     takes("negative-ttl", "TIME", "1s", "The same for names that were not there"),
@@ -53,7 +54,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     takes("public-url-base", "URL", "", "Where the bucket is public, for the attribute user.mediafs.url"),
     takes("metrics", "ADDRESS", "", "Serve /metrics (Prometheus) and /healthz there: a port of loopback, or HOST:PORT"),
     takes("log-level", "LEVEL", "info", "error, warn, info, debug or trace"),
-    takes("log-format", "text|json", "text", "How log lines look on standard error"),
+    takes("log-format", "text|json", "text", "How log lines look"),
+    takes("log-file", "FILE", "", "Where the log goes on; to standard error without it, of mount(8) to the journal"),
 ];
 
 pub fn find(name: &str) -> Option<&'static OptionSpec> {

@@ -9,7 +9,7 @@ fn with(url: &str, flags: &[(&'static str, &str)], environment: &[(&str, &str)],
     let by_name = |name: &str| (name == "www-data").then_some(33);
     let around = Surroundings { variable: &variable, uid, gid: uid, user: &by_name, group: &by_name, directory: Path::new("/home/u") };
     let layers = Layers(vec![Layer::new(&Origin::Flag, flags.iter().copied()), Layer::environment(&variable)]);
-    resolve(url, Path::new("/srv/media"), &layers, false, &around)
+    resolve(url, Path::new("/srv/media"), &layers, VfsFlags::default(), &around)
 }
 
 fn settings(url: &str, flags: &[(&'static str, &str)], environment: &[(&str, &str)]) -> Settings {
@@ -23,7 +23,7 @@ fn refusal(flags: &[(&'static str, &str)]) -> String {
 #[test]
 fn the_defaults_are_those_of_the_table() {
     let settings = settings("s3://media", &[], &[]);
-    assert_eq!(settings.cache_size_bytes, 10 << 30);
+    assert_eq!((settings.cache_size_bytes, settings.memory_limit_bytes), (10 << 30, 128 << 20));
     assert_eq!(settings.write_mode, WriteMode::Back);
     assert_eq!((settings.ttl, settings.negative_ttl), (Duration::from_secs(10), Duration::from_secs(1)));
     assert_eq!((settings.timeout, settings.drain_timeout), (Duration::from_secs(60), Duration::from_secs(300)));
@@ -43,6 +43,7 @@ fn every_option_can_be_set() {
         ("cache-dir", "/var/lib/c"),
         ("cache-size", "1GiB"),
         ("free-space-floor", "5%"),
+        ("memory-limit", "256MiB"),
         ("write-mode", "through"),
         ("ttl", "1m"),
         ("negative-ttl", "0s"),
@@ -61,6 +62,7 @@ fn every_option_can_be_set() {
         ("metrics", "9464"),
         ("log-level", "debug"),
         ("log-format", "json"),
+        ("log-file", "/var/log/mediafs.log"),
     ];
     assert_eq!(flags.map(|(name, _)| name).to_vec(), OPTIONS.iter().map(|option| option.name).collect::<Vec<_>>(), "all of them");
     let config = with("s3://media/p", &flags, &[], 0).expect("valid");
@@ -74,6 +76,7 @@ fn every_option_can_be_set() {
     assert_eq!(settings.metrics, "127.0.0.1:9464".parse().ok());
     assert_eq!(settings.identity, "s3://media/p/ at http://127.0.0.1:9000");
     assert_eq!((config.log.level.as_str(), config.log.format), ("debug", LogFormat::Json));
+    assert_eq!(config.log.file, Some(PathBuf::from("/var/log/mediafs.log")));
 }
 
 #[test]
@@ -123,6 +126,7 @@ fn mistakes_name_the_option_its_source_and_a_right_value() {
     for (flags, parts) in [
         (&[("cache-size", "10XB")][..], ["--cache-size 10XB", "10GiB"]),
         (&[("cache-size", "10")], ["--cache-size 10", "at least 1MiB"]),
+        (&[("memory-limit", "10MiB")], ["--memory-limit 10MiB", "at least 64MiB"]),
         (&[("ttl", "soon")], ["--ttl soon", "10s"]),
         (&[("timeout", "10ms")], ["--timeout 10ms", "at least 1s"]),
         (&[("write-mode", "fast")], ["--write-mode fast", "back, through"]),

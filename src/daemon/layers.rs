@@ -9,14 +9,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
 
 use super::DaemonError;
 use super::process;
 use super::settings::Settings;
 use crate::cache::{Cache, Limits};
 use crate::clock;
+use crate::error::{self, Error};
 use crate::fs::{Fs, FsConfig, WriteMode};
 use crate::journal::{DirectoryLock, Journal};
 use crate::reader::{Reader, ReaderConfig};
@@ -27,14 +28,15 @@ use crate::store::retry::{RetryPolicy, RetryStore};
 use crate::store::s3::{self, S3Config};
 use crate::store::trace::{RequestCounts, TraceStore};
 use crate::store::{self, ErrorKind, Operation, Store, StoreError, advice, check_bucket};
-use crate::writer::{Writer, WriterConfig};
+use crate::writer::{Tuning, Writer, WriterConfig};
 
 /// Finding region and credentials may ask services that don't exist here, and the question itself may be swallowed: with
 /// this for both, a newcomer has the answer within five seconds.
 const REACH_TIME: Duration = Duration::from_secs(4);
 /// Enough for 10 Gbit/s at 100 ms, and as much memory as that takes; far below what a store refuses.
-const READS_AT_ONCE: usize = 32;
-const CHANGES_AT_ONCE: usize = 32;
+const READS_AT_ONCE: usize = 64;
+/// Copies above all: that many of one renamed directory are made in one round trip.
+const CHANGES_AT_ONCE: usize = 64;
 const FETCHES_AT_ONCE: usize = 16;
 /// More than one file of nearly any program takes (dumps and archives are cut at 2 and 4 GiB, a dual-layer DVD has 7.9), and
 /// than a fast disk takes in while the daemon isn't looking: who writes past the daemon can't be made to wait for room.
@@ -42,8 +44,30 @@ const PASSTHROUGH_ROOM_BYTES: u64 = 8 << 30;
 /// Shortest and longest time of one attempt: a third of what an operation may take, so that one that hangs is followed by
 /// another.
 const ATTEMPT_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
+/// For a daemon to learn that it was unmounted: the kernel tells it at once, a busy machine later.
+const UNMOUNTED_TIME: Duration = Duration::from_secs(2);
+/// Nobody sees that he waited this long.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// The file in the cache directory that says which bucket has answered from here.
 pub const REACHED: &str = "reached";
+
+/// How the memory that the daemon may use is shared out.
+struct Memory {
+    /// Parts and small files on their way up.
+    parts_bytes: u64,
+    /// Reads that the cache has no room for.
+    reads_bytes: u64,
+}
+
+/// The program, its threads' buffers, the journal's pages, and the names of some ten thousand files.
+const PROGRAM_BYTES: u64 = 32 << 20;
+
+impl Memory {
+    fn of(limit_bytes: u64) -> Self {
+        let left = limit_bytes.saturating_sub(PROGRAM_BYTES);
+        Self { parts_bytes: left / 2, reads_bytes: left / 4 }
+    }
+}
 
 pub struct Layers {
     /// Held as long as the daemon lives.
@@ -65,8 +89,31 @@ pub struct Bucket {
     lost: Option<StoreError>,
 }
 
+/// umount returns before the daemon has sent everything: the mount that follows at once waits for that. Nobody else does for
+/// longer than a moment, in which the daemon learns that it was unmounted.
+async fn lock(settings: &Settings) -> error::Result<DirectoryLock> {
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        let busy = match DirectoryLock::acquire(&settings.cache_dir) {
+            Err(Error::Disk(error)) if error.kind() == io::ErrorKind::ResourceBusy => error,
+            answer => return answer,
+        };
+        let left = DirectoryLock::is_left(&settings.cache_dir);
+        let patience = if left { settings.drain_timeout } else { UNMOUNTED_TIME };
+        if begun.elapsed() >= patience {
+            return Err(Error::Disk(busy));
+        }
+        if left && !told {
+            info!("waiting for the daemon that was unmounted here, and is still uploading");
+            told = true;
+        }
+        sleep(LOCK_INTERVAL).await;
+    }
+}
+
 pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
-    let lock = DirectoryLock::acquire(&settings.cache_dir).map_err(DaemonError::Start)?;
+    let lock = lock(settings).await.map_err(DaemonError::Start)?;
     let counts = RequestCounts::new();
     let bucket = reach_bucket(settings, &counts).await?;
     // Only now: the journal binds the directory to this bucket, which a mistyped one must not do.
@@ -79,10 +126,13 @@ pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
     let floor = process::floor_bytes(settings.free_space_floor, &settings.cache_dir).map_err(|error| DaemonError::Start(error.into()))?;
     let limits = Limits { size_bytes: settings.cache_size_bytes, free_floor_bytes: floor };
     let cache = Cache::open(&settings.cache_dir, Arc::clone(&journal), limits, trusted).map_err(DaemonError::Start)?;
-    let writer = Writer::open(Arc::clone(&bucket.steady), Arc::clone(&journal), Arc::clone(&cache), writer_config(settings));
+    let memory = Memory::of(settings.memory_limit_bytes);
+    let tuning = Tuning { memory_bytes: memory.parts_bytes, ..Tuning::default() };
+    let writer = Writer::open_tuned(Arc::clone(&bucket.steady), Arc::clone(&journal), Arc::clone(&cache), writer_config(settings), tuning);
     let writer = writer.map_err(DaemonError::Start)?;
     journal.believe().map_err(DaemonError::Start)?;
-    let reader = Reader::new(Arc::clone(&bucket.steady), ReaderConfig { timeout: settings.timeout, parallel: FETCHES_AT_ONCE });
+    let reading = ReaderConfig { timeout: settings.timeout, parallel: FETCHES_AT_ONCE };
+    let reader = Reader::within(Arc::clone(&bucket.steady), reading, memory.reads_bytes);
     let parts = (Arc::clone(&journal), Arc::clone(&cache), Arc::clone(&writer));
     let fs = Fs::new(bucket.steady, parts.0, parts.1, reader, parts.2, fs_config(settings)).map_err(DaemonError::Start)?;
     if let Some(error) = bucket.lost {
@@ -179,6 +229,7 @@ fn fs_config(settings: &Settings) -> FsConfig {
         negative_ttl: settings.negative_ttl,
         exclusive: settings.exclusive,
         read_only: settings.read_only,
+        no_access_times: settings.no_access_times,
         uid: settings.uid,
         gid: settings.gid,
         umask: settings.umask,

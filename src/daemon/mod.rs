@@ -94,7 +94,7 @@ pub struct Daemon {
     keeper: JoinHandle<()>,
     /// Serves until the drain is over.
     monitor: Option<JoinHandle<()>>,
-    _lock: DirectoryLock,
+    lock: DirectoryLock,
 }
 
 impl Daemon {
@@ -110,6 +110,7 @@ impl Daemon {
             allow_other: settings.allow_other,
             read_only: settings.read_only,
             no_exec: settings.no_exec,
+            no_access_times: settings.no_access_times,
         };
         let counts = layers.counts.clone();
         let edge_options = EdgeOptions {
@@ -139,7 +140,7 @@ impl Daemon {
         let monitor = metrics.map(|listener| tokio::spawn(monitor::serve(listener, Arc::clone(&sources))));
         info!(source = mount_options.source, mountpoint = %point.path().display(), "mounted");
         service.ready();
-        Ok(Self { sources, journal: layers.journal, mounted, service, signals, keeper, monitor, _lock: layers.lock })
+        Ok(Self { sources, journal: layers.journal, mounted, service, signals, keeper, monitor, lock: layers.lock })
     }
 
     /// Serves until somebody unmounts or a signal asks for the end, then drains. How many files still wait.
@@ -159,6 +160,7 @@ impl Daemon {
             }
         }
         self.service.stopping();
+        self.lock.leaving();
         self.sources.fs.close_for_writes();
         let waiting = self.drain().await;
         self.end().await;

@@ -15,6 +15,12 @@ use crate::fuse::Passthrough;
 /// The default floor: 5 % of a small disk, no more than this on a large one.
 const FLOOR_LIMIT_BYTES: u64 = 1 << 30;
 const FLOOR_PERCENT: u8 = 5;
+/// Above a request of the kernel, below a part: what is mapped for itself costs page faults, which a part has time for.
+#[cfg(target_env = "gnu")]
+const LARGE_BUFFER_BYTES: i32 = 4 << 20;
+/// As many threads contend for the allocator here.
+#[cfg(target_env = "gnu")]
+const HEAPS: i32 = 4;
 
 /// Prepares the process: files of its own are nobody else's, no core dump carries a secret, and as many files may be
 /// open as the system lets it. What the kernel refuses is left as it is.
@@ -26,8 +32,24 @@ pub fn prepare() {
     if undumpable != 0 {
         debug!(error = %io::Error::last_os_error(), "core dumps stay as they are");
     }
+    give_memory_back();
     set_limit(libc::RLIMIT_CORE, |limit| limit.rlim_cur = 0);
     set_limit(libc::RLIMIT_NOFILE, |limit| limit.rlim_cur = limit.rlim_max);
+}
+
+/// Buffers as large as the parts of an upload go back to the system when they are freed. The C library's own rule keeps the
+/// largest that it has seen, in a heap for each thread that made one: several times what was ever in use at once.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in
+        [(libc::M_MMAP_THRESHOLD, LARGE_BUFFER_BYTES), (libc::M_TRIM_THRESHOLD, LARGE_BUFFER_BYTES), (libc::M_ARENA_MAX, HEAPS)]
+    {
+        // SAFETY: mallopt takes two numbers; before any other thread is there.
+        let done = unsafe { libc::mallopt(parameter, value) };
+        if done == 0 {
+            debug!(parameter, "the allocator stays as it is");
+        }
+    }
 }
 
 fn set_limit(resource: libc::__rlimit_resource_t, change: impl Fn(&mut libc::rlimit)) {

@@ -38,8 +38,12 @@ pub struct Settings {
     pub mountpoint: PathBuf,
     pub allow_other: bool,
     pub no_exec: bool,
+    /// Reading moves no access time.
+    pub no_access_times: bool,
     pub cache_dir: PathBuf,
     pub cache_size_bytes: u64,
+    /// The most that the daemon plans to use.
+    pub memory_limit_bytes: u64,
     pub free_space_floor: FreeSpaceFloor,
     pub write_mode: WriteMode,
     pub ttl: Duration,
@@ -75,4 +79,6 @@ pub struct LogSettings {
     /// `error` to `trace`.
     pub level: String,
     pub format: LogFormat,
+    /// None: standard error.
+    pub file: Option<PathBuf>,
 }

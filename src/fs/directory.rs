@@ -64,7 +64,7 @@ impl Fs {
         }
         let Some(snapshot) = handle.snapshot.lock().clone() else { return Ok(Vec::new()) };
         let mut names = self.names.lock();
-        if let Some(inode) = names.get_mut(handle.ino).filter(|_| cookie == 0) {
+        if let Some(inode) = names.get_mut(handle.ino).filter(|_| cookie == 0 && self.notes_access()) {
             inode.access(clock::now());
         }
         let dot = |number, name: &str, ino| Listed { number, name: name.into(), ino, kind: Kind::Directory };

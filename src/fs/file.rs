@@ -62,7 +62,7 @@ impl Fs {
     /// Moves the access time, in memory alone.
     fn accessed(&self, handle: &FileHandle) {
         let now = clock::now();
-        if self.config.read_only || !handle.access_note.is_due(now) {
+        if !self.notes_access() || !handle.access_note.is_due(now) {
             return;
         }
         if let Some(inode) = self.names.lock().get_mut(handle.ino) {

@@ -31,6 +31,13 @@ enum Answer {
     List,
 }
 
+/// What has to be known of an inode that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Attributes,
+    Name,
+}
+
 impl Fs {
     pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Lookup> {
         let name = self.name(name)?;
@@ -67,11 +74,22 @@ impl Fs {
 
     /// The inode under `name`, as the bucket or local state has it at `since` or later (None: at any time).
     pub(super) async fn resolve(&self, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Option<Ino>> {
+        self.resolve_to(Need::Attributes, parent, name, since).await
+    }
+
+    /// The same where it is enough to know that it is there.
+    pub(super) async fn resolve_name(&self, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Option<Ino>> {
+        self.resolve_to(Need::Name, parent, name, since).await
+    }
+
+    async fn resolve_to(&self, need: Need, parent: Ino, name: &Arc<str>, since: Option<Instant>) -> Result<Option<Ino>> {
         let begun = Instant::now();
         for _ in 0..TURNS {
-            let answer = self.answer(&mut self.names.lock(), parent, name, since, begun)?;
+            let answer = self.look(need, parent, name, since, begun)?;
             let question = match answer {
                 Answer::Is(found) => return Ok(found),
+                Answer::Ask(Question { ask: Ask::Headers { ino }, .. }) if need == Need::Name => return Ok(Some(ino)),
+                Answer::Ask(Question { ask: Ask::Headers { ino }, .. }) if self.asking.answered(ino).await => continue,
                 Answer::Ask(question) => question,
                 Answer::List => {
                     self.load_listing_or_remember(parent).await?;
@@ -85,6 +103,19 @@ impl Fs {
             }
         }
         Err(Error::Timeout)
+    }
+
+    fn look(&self, need: Need, parent: Ino, name: &Arc<str>, since: Option<Instant>, begun: Instant) -> Result<Answer> {
+        let mut names = self.names.lock();
+        let answer = self.answer(&mut names, parent, name, since, begun)?;
+        match &answer {
+            Answer::Ask(Question { ask: Ask::Headers { .. }, .. }) if need == Need::Attributes => {
+                self.look_ahead(&mut names, parent, name, true);
+            }
+            Answer::Is(Some(_)) => self.look_ahead(&mut names, parent, name, false),
+            _ => {}
+        }
+        Ok(answer)
     }
 
     /// The same for a name that was missing a moment ago: one HEAD says whether another host has made it since.

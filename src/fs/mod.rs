@@ -8,6 +8,7 @@
 //!
 //! Lock order: `names` → the writer's entries → one data file → journal. No lock is held across an await.
 
+mod ahead;
 mod attributes;
 mod copy;
 mod create;
@@ -24,6 +25,7 @@ mod passthrough;
 mod question;
 mod remove;
 mod rename;
+mod sweep;
 mod symlink;
 mod types;
 mod xattr;
@@ -79,6 +81,7 @@ pub struct Fs {
     /// A listing has shown `dir_$folder$`: directories may be there by that alone.
     hadoop_markers: AtomicBool,
     outage: outage::Outage,
+    asking: ahead::Asking,
     closed: AtomicBool,
     /// Somebody looks after files that the kernel writes to.
     watching: AtomicBool,
@@ -110,6 +113,7 @@ impl Fs {
             hidden: Mutex::default(),
             hadoop_markers: AtomicBool::new(false),
             outage: outage::Outage::default(),
+            asking: ahead::Asking::default(),
             closed: AtomicBool::new(false),
             watching: AtomicBool::new(false),
             me: me.clone(),
@@ -164,6 +168,11 @@ impl Fs {
     /// Refuses a change on a read-only or ending mount.
     fn writable(&self) -> Result<()> {
         if self.config.read_only || self.closed.load(Ordering::Acquire) { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Whether reading moves access times.
+    fn notes_access(&self) -> bool {
+        !self.config.read_only && !self.config.no_access_times
     }
 
     /// A name as the kernel passed it, in the spelling that the store keeps. Errors: those of [`keys::component`].

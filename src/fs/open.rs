@@ -74,7 +74,7 @@ impl Fs {
         let keep_cache = !std::mem::take(&mut node.pages_stale);
         let access_note = inode.access_note.clone();
         // What the kernel reads from its own pages never gets here. Who opens to read alone reads.
-        let unseen = keep_cache && node.pages && access.read && !access.write && !self.config.read_only;
+        let unseen = keep_cache && node.pages && access.read && !access.write && self.notes_access();
         if unseen && inode.access(clock::now()) {
             self.invalidate_attributes(ino);
         }

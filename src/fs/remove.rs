@@ -21,7 +21,7 @@ impl Fs {
     pub async fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
         let name = self.name(name)?;
-        let ino = self.resolve(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
+        let ino = self.resolve_name(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
         let mut names = self.names.lock();
         if names.child(parent, &name) != Some(ino) {
             return Err(Error::NotFound);
@@ -44,6 +44,8 @@ impl Fs {
 
     fn forget_symlink(&self, inode: &Inode, key: &Key) -> Vec<Change> {
         match inode.node {
+            // What was only listed may be one.
+            Node::File(_) if !inode.known => vec![Change::ForgetSymlink(key.clone())],
             Node::Symlink(_) => vec![Change::ForgetSymlink(key.clone())],
             _ => Vec::new(),
         }

@@ -60,7 +60,9 @@ impl Fs {
             let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
             let Node::Symlink(link) = &inode.node else { return Err(Error::Invalid) };
             let (target, version) = (link.target.clone(), link.version.clone());
-            inode.access(clock::now());
+            if self.notes_access() {
+                inode.access(clock::now());
+            }
             (key, target, version)
         };
         let target = match (target, version) {

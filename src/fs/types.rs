@@ -145,6 +145,8 @@ pub struct FsConfig {
     /// This mount alone writes the prefix.
     pub exclusive: bool,
     pub read_only: bool,
+    /// Reading moves no access time.
+    pub no_access_times: bool,
     /// The store keeps keys in NFC (R2): the spellings of one name are one file here too.
     pub folds_names: bool,
     /// Length of the mount's own prefix, which counts towards a key's 1,024 bytes.

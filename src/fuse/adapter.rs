@@ -16,11 +16,14 @@ use fuser::{
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
     ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::answer::{Answers, Patience};
 use super::errno::Asked;
 use super::passthrough::{Asker, Passing, Passthrough};
+use super::sweep::Sweeps;
 use super::{MAX_REQUEST_BYTES, convert, directory, xattr};
 use crate::error::{Error, Result};
 use crate::fs::{Entry, Fs, Lookup, SetAttr, Whence};
@@ -39,13 +42,15 @@ pub(super) struct Adapter {
     passing: Arc<Passing>,
     /// Whether backing files may lie on a file system that is stacked itself (overlayfs).
     stacked: bool,
+    /// A leaf: nothing else is locked while this is held.
+    sweeps: Mutex<Sweeps>,
     /// The kernel may keep listings for ever: nobody else changes this prefix.
     keep_listings: bool,
 }
 
 impl Adapter {
     pub fn new(fs: Arc<Fs>, answers: Answers, keep_listings: bool, passthrough: Passthrough, stacked: bool) -> Self {
-        Self { fs, answers, passing: Arc::new(Passing::new(passthrough)), stacked, keep_listings }
+        Self { fs, answers, passing: Arc::new(Passing::new(passthrough)), stacked, sweeps: Mutex::default(), keep_listings }
     }
 
     fn entry<F>(&self, asked: Asked, operation: F, reply: ReplyEntry)
@@ -56,6 +61,12 @@ impl Adapter {
             Ok(found) => reply.entry(&found.ttl, &convert::attr(&found.attr), Generation(0)),
             Err(errno) => reply.error(errno),
         });
+    }
+
+    /// The file that a thread looks up only to remove it.
+    fn to_be_removed(&self, request: &Request, parent: u64, name: &OsStr) -> Option<Entry> {
+        let listed = self.answers.certain(|| Asked::named("lookup", parent, name), || self.fs.listed_entry(parent, name)).ok()??;
+        self.sweeps.lock().looks_up(request.pid(), parent, &name.to_string_lossy(), Instant::now()).then_some(listed)
     }
 
     fn attributes<F>(&self, asked: Asked, operation: F, reply: ReplyAttr)
@@ -86,7 +97,11 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_ASYNC_DIO,
+            // Not ASYNC_DIO: after an asynchronous direct write the kernel leaves in its pages what readers fetched meanwhile, and
+            // shows them old bytes (xfstests generic/451). Waiting for the write itself, it throws them away.
+            // A file handle, as an NFS server hands it out, has to be good after the kernel forgot the inode: ours aren't, so that
+            // name_to_handle_at(2) is refused instead of open_by_handle_at(2) failing with ESTALE (xfstests generic/426).
+            InitFlags::FUSE_NO_EXPORT_SUPPORT,
             // Without it the kernel asks for `security.capability` before every write(2). `fs` then takes the set-id bits
             // away at each change itself, whoever makes it: fuser hides in which requests the kernel asked for that.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
@@ -112,7 +127,11 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if let Some(found) = self.to_be_removed(request, parent.0, name) {
+            self.fs.remember(found.attr.ino);
+            return reply.entry(&found.ttl, &convert::attr(&found.attr), Generation(0));
+        }
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
         let asked = Asked::named("lookup", parent.0, &name);
         let operation = async move { fs.lookup(parent.0, &name).await };
@@ -196,7 +215,8 @@ impl Filesystem for Adapter {
         self.entry(asked, async move { fs.mkdir(parent.0, &name, mode & !umask & 0o7777, caller).await }, reply);
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.sweeps.lock().removes(request.pid(), parent.0, &name.to_string_lossy(), Instant::now());
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
         let asked = Asked::named("unlink", parent.0, &name);
         self.empty(asked, Patience::Deadline, async move { fs.unlink(parent.0, &name).await }, reply);

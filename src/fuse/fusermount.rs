@@ -58,7 +58,12 @@ fn option_text(options: &MountOptions) -> String {
     // fusermount3 splits at commas that have no backslash before them.
     let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
     let mut text = format!("fsname={source},subtype=mediafs,nosuid,nodev,default_permissions,max_read={MAX_REQUEST_BYTES}");
-    for (wanted, name) in [(options.allow_other, ",allow_other"), (options.read_only, ",ro"), (options.no_exec, ",noexec")] {
+    for (wanted, name) in [
+        (options.allow_other, ",allow_other"),
+        (options.read_only, ",ro"),
+        (options.no_exec, ",noexec"),
+        (options.no_access_times, ",noatime"),
+    ] {
         if wanted {
             text.push_str(name);
         }
@@ -124,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_comma_in_a_prefix_stays_in_the_source() {
-        let options = MountOptions { source: "s3://b/a,b".into(), allow_other: true, read_only: true, no_exec: false };
+        let options =
+            MountOptions { source: "s3://b/a,b".into(), allow_other: true, read_only: true, no_exec: false, no_access_times: false };
         let text = option_text(&options);
         assert!(text.starts_with("fsname=s3://b/a\\,b,subtype=mediafs,"), "{text}");
         assert!(text.ends_with(",allow_other,ro"), "{text}");

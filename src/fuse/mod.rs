@@ -9,6 +9,7 @@
 //! errno       Error -> errno, in one exhaustive match; the one place that logs failed operations
 //! modes       how each inode is open in the kernel: pure
 //! passthrough which opens the kernel serves by itself
+//! sweep       who removes one name after the other: pure
 //! notify      tells the kernel what to forget, from its own thread
 //! mountpoint  what has to hold before mounting; clears what a crash left
 //! mount       mount(2) or fusermount3, and the lazy unmount
@@ -29,6 +30,7 @@ mod mountinfo;
 mod mountpoint;
 mod notify;
 mod passthrough;
+mod sweep;
 mod xattr;
 
 use std::io;
@@ -42,7 +44,7 @@ use tokio::sync::oneshot;
 
 pub use answer::Progress;
 pub use modes::{Mode, Modes};
-pub use mount::MountOptions;
+pub use mount::{MountOptions, remount};
 pub use mountinfo::{MountEntry, mount_of};
 pub use mountpoint::{MountError, MountPoint, prepare};
 pub use passthrough::Passthrough;

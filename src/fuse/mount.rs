@@ -28,6 +28,7 @@ pub struct MountOptions {
     pub allow_other: bool,
     pub read_only: bool,
     pub no_exec: bool,
+    pub no_access_times: bool,
 }
 
 pub(super) struct Mount {
@@ -76,6 +77,9 @@ fn mount_system_call(point: &Path, options: &MountOptions, device: &OwnedFd) -> 
     if options.no_exec {
         flags |= libc::MS_NOEXEC;
     }
+    if options.no_access_times {
+        flags |= libc::MS_NOATIME;
+    }
     // SAFETY: all four are NUL-terminated strings that outlive the call.
     let done = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), fs_type.as_ptr(), flags, data.as_ptr().cast()) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -89,6 +93,34 @@ fn kernel_options(options: &MountOptions, device: i32) -> String {
         text.push_str(",allow_other");
     }
     text
+}
+
+/// Changes the flags of a mount of ours. The daemon isn't asked: the kernel keeps what it forbids from it.
+pub fn remount(point: &Path, read_only: bool, no_exec: bool) -> Result<(), MountError> {
+    let unreadable = |path: &Path, error| MountError::Unreadable { path: path.to_owned(), error };
+    let point = fs::canonicalize(point).map_err(|error| unreadable(point, error))?;
+    let entry = mountinfo::at(&point).map_err(|error| unreadable(Path::new("/proc/self/mountinfo"), error))?;
+    if !entry.is_some_and(|entry| entry.is_ours()) {
+        return Err(MountError::NotMounted(point));
+    }
+    let target = CString::new(point.as_os_str().as_bytes()).map_err(|error| unreadable(&point, error.into()))?;
+    let mut flags = libc::MS_REMOUNT | libc::MS_NOSUID | libc::MS_NODEV;
+    if read_only {
+        flags |= libc::MS_RDONLY;
+    }
+    if no_exec {
+        flags |= libc::MS_NOEXEC;
+    }
+    let nothing = std::ptr::null();
+    // SAFETY: the target is a NUL-terminated string that outlives the call; a remount reads no other text.
+    let done = unsafe { libc::mount(nothing, target.as_ptr(), nothing, flags, nothing.cast()) };
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        _ if done == 0 => Ok(()),
+        Some(libc::EPERM | libc::EACCES) => Err(MountError::NoRight),
+        Some(libc::EBUSY) => Err(MountError::OpenForWriting(point)),
+        _ => Err(MountError::System { what: "remounting", error }),
+    }
 }
 
 impl Mount {
@@ -133,7 +165,7 @@ mod tests {
     use super::*;
 
     fn options(allow_other: bool) -> MountOptions {
-        MountOptions { source: "s3://b".into(), allow_other, read_only: false, no_exec: false }
+        MountOptions { source: "s3://b".into(), allow_other, read_only: false, no_exec: false, no_access_times: false }
     }
 
     #[test]

@@ -30,6 +30,10 @@ pub enum MountError {
     NotEmpty(PathBuf),
     #[error("{point} is already mounted (with {source_name}); unmount it first: umount {point}", point = .point.display())]
     AlreadyMounted { point: PathBuf, source_name: String },
+    #[error("{point} is not a mount of mediafs", point = .0.display())]
+    NotMounted(PathBuf),
+    #[error("{point} can't become read-only: files on it are open for writing; close them first", point = .0.display())]
+    OpenForWriting(PathBuf),
     #[error("can't read {path}: {error}", path = .path.display())]
     Unreadable { path: PathBuf, error: io::Error },
     #[error("no /dev/fuse; load the kernel module (modprobe fuse), or give the container --device /dev/fuse --cap-add SYS_ADMIN")]

@@ -11,7 +11,16 @@ use crate::error::Result;
 impl Journal {
     /// What was committed before the call outlives a power cut after it. Checkpoints nothing. Blocking pool only.
     pub fn flush(&self) -> Result<()> {
-        let wanted = self.commits.load(Ordering::Acquire);
+        self.flush_through(self.commits())
+    }
+
+    /// How many commits there were: what was applied before the call is among them.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
+    }
+
+    /// The same for the first so many commits. Blocking pool only.
+    pub fn flush_through(&self, wanted: u64) -> Result<()> {
         let mut flushed = self.flushed.lock();
         if (*flushed).max(self.synced.load(Ordering::Acquire)) >= wanted {
             return Ok(());

@@ -1,7 +1,7 @@
 //! One daemon to one cache directory: makes the directory and holds a lock on it as long as the value lives.
 //!
 //! The lock is the kernel's (`flock`), so it goes with its process however that ends. The file's text (the holder's
-//! pid) is only there to be told to the user.
+//! pid, and that it is about to end) is only there to be told: to the user, and to who would follow it.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -11,11 +11,13 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 const FILE: &str = "lock";
+/// Comes after the pid.
+const ENDING: &str = ", which is ending";
 
 #[derive(Debug)]
 #[must_use = "the directory is free again when this is dropped"]
 pub struct DirectoryLock {
-    _file: File,
+    file: File,
 }
 
 impl DirectoryLock {
@@ -42,7 +44,17 @@ impl DirectoryLock {
             Err(TryLockError::Error(error)) => return Err(failed("can't lock", error)),
         }
         write_pid(&mut file).map_err(|error| failed("can't write to", error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+
+    /// Says that the holder takes nothing new and goes as soon as it can. Who doesn't learn it waits less long, that is all.
+    pub fn leaving(&self) {
+        let _ = (&self.file).seek(io::SeekFrom::End(0)).and_then(|_| (&self.file).write_all(ENDING.as_bytes()));
+    }
+
+    /// Whether the holder has said so. Means something only while there is one.
+    pub fn is_left(directory: &Path) -> bool {
+        std::fs::read_to_string(directory.join(FILE)).is_ok_and(|text| text.ends_with(ENDING))
     }
 }
 
@@ -56,7 +68,7 @@ impl DirectoryLock {
             file => file.map_err(failed)?,
         };
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(TryLockError::WouldBlock) => {
                 let text = format!(
                     "{} is in use by {}: ask its mount (`mediafs status`, `mediafs flush`)",
@@ -109,6 +121,20 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn who_is_about_to_go_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::acquire(directory.path()).unwrap();
+        assert!(!DirectoryLock::is_left(directory.path()));
+        lock.leaving();
+        assert!(DirectoryLock::is_left(directory.path()));
+        let error = DirectoryLock::acquire(directory.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}, which is ending", std::process::id())), "{error}");
+        drop(lock);
+        let _lock = DirectoryLock::acquire(directory.path()).unwrap();
+        assert!(!DirectoryLock::is_left(directory.path()));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::AccessNote;
+use super::ahead::LookAhead;
 use super::positions::Positions;
 use crate::cache::LocalFile;
 use crate::types::{ObjectHeaders, Version};
@@ -109,6 +110,8 @@ pub struct Directory {
     /// The name found missing last, and when that answer came.
     pub last_missing: Option<(Arc<str>, Instant)>,
     pub positions: Positions,
+    /// Who walks through the names.
+    pub ahead: LookAhead,
     /// Recent lookups of names not known before: above zero they mostly hit, below they mostly missed.
     pub luck: i8,
 }

@@ -8,6 +8,7 @@
 //! directory's children are only removed together with their link; what a remote answer says of a name is dropped when
 //! that name changed locally while the question was under way (`Watch`).
 
+mod ahead;
 pub mod attributes;
 mod inode;
 pub mod keys;

@@ -205,6 +205,10 @@ impl Inode {
         self.uid = posix.uid.unwrap_or(self.uid);
         self.gid = posix.gid.unwrap_or(self.gid);
         if let Some(mtime) = posix.mtime {
+            // As on a disk, what nobody has read since it was written isn't younger for that.
+            if self.atime == self.mtime {
+                self.atime = mtime;
+            }
             self.mtime = mtime;
         }
         if let (Node::Symlink(link), Some(target)) = (&mut self.node, posix.symlink) {

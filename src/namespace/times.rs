@@ -65,6 +65,7 @@ fn seconds(time: SystemTime) -> u64 {
 mod tests {
     use super::*;
     use crate::namespace::{File, Namespace, Node, Owner};
+    use crate::types::ObjectHeaders;
 
     #[test]
     fn the_access_time_moves_at_the_first_read_after_a_change_and_once_a_day() {
@@ -83,5 +84,21 @@ mod tests {
         inode.status_changed(at(87_406));
         assert!(inode.access(at(87_407)));
         assert_eq!((inode.atime, inode.mtime, inode.ctime), (at(87_407), at(87_403), at(87_406)));
+    }
+
+    #[test]
+    fn what_nobody_read_since_it_was_written_is_as_old_as_its_bytes() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let owner = Owner { uid: 1, gid: 1, file_mode: 0o644, directory_mode: 0o755 };
+        let mut names = Namespace::new(owner, at(1_000));
+        let ino = names.insert(Node::File(File::default()), at(1_000));
+        let inode = names.get_mut(ino).unwrap();
+        let written_at =
+            |seconds: u64| ObjectHeaders { metadata: [("mtime".into(), seconds.to_string())].into(), ..ObjectHeaders::default() };
+        inode.take_headers(written_at(5));
+        assert_eq!((inode.atime, inode.mtime), (at(5), at(5)));
+        assert!(inode.access(at(2_000)));
+        inode.take_headers(written_at(6));
+        assert_eq!((inode.atime, inode.mtime), (at(2_000), at(6)));
     }
 }

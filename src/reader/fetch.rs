@@ -85,7 +85,8 @@ async fn open(shared: &Shared, file: &LocalFile, base: &Version, span: &Span) ->
     let patience = shared.config.timeout;
     // A plain GET for all of it: the cheapest for a store, and for a CDN before it.
     let range = (*span != (0..base.size)).then(|| span.clone());
-    let answer = timeout(patience, shared.store.get(&base.key, range, Some(&base.etag))).await.map_err(|_| Failure::Timeout)?;
+    let ask = || shared.store.get(&base.key, range.clone(), Some(&base.etag));
+    let answer = timeout(patience, shared.answers.first(ask)).await.map_err(|_| Failure::Timeout)?;
     match answer {
         Ok(body) => check(body, base, span, patience),
         Err(error) if matches!(error.kind, ErrorKind::PreconditionFailed | ErrorKind::NotFound) => {

@@ -4,6 +4,7 @@
 //! plan      pure: how far ahead, in which GETs          spans     arithmetic under it
 //! flight    the GETs under way, shared by their readers  gate      how many at once, who first
 //! fetch     one GET, checked and written into the file  uncached  reads when the cache is full
+//! hedge     a second GET for a slow one
 //! ```
 //!
 //! It knows data files and their versions, never inodes or paths. A fetch is an owned task: it goes on when its reader
@@ -17,6 +18,7 @@ mod failure;
 mod fetch;
 mod flight;
 mod gate;
+mod hedge;
 mod plan;
 mod spans;
 mod uncached;
@@ -43,6 +45,9 @@ use plan::{GET_LIMIT_BYTES, Pace, WINDOW_LIMIT_BYTES};
 /// After the cache had no room, reads go past it for so long before they try it again: each try that fails has cost a
 /// request.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Memory of reads past the cache, all handles together: beyond it a handle fetches what it is asked for and no more.
+const MEMORY_BYTES: u64 = 32 << 20;
 
 /// How often a read that finds nothing to wait for looks again: what it misses may have come in between.
 const IDLE_ROUNDS: usize = 4;
@@ -74,16 +79,32 @@ struct Shared {
     gate: Gate,
     flights: Arc<Flights>,
     full_until: Mutex<Option<Instant>>,
-    /// Bytes in the buffers of reads past the cache.
+    /// Bytes in the buffers of reads past the cache, and the most of them.
     buffered: Arc<AtomicU64>,
+    memory_bytes: u64,
+    answers: hedge::Answers,
 }
 
 impl Reader {
     /// To be called on the tokio runtime that shall run the fetches.
     pub fn new(store: Store, config: ReaderConfig) -> Arc<Reader> {
+        Self::within(store, config, MEMORY_BYTES)
+    }
+
+    /// The same with another bound on the memory of reads past the cache.
+    pub fn within(store: Store, config: ReaderConfig, memory_bytes: u64) -> Arc<Reader> {
         let (gate, runtime) = (Gate::new(config.parallel), Handle::current());
-        let shared =
-            Shared { store, config, runtime, gate, flights: Arc::default(), full_until: Mutex::default(), buffered: Arc::default() };
+        let shared = Shared {
+            store,
+            config,
+            runtime,
+            gate,
+            flights: Arc::default(),
+            full_until: Mutex::default(),
+            buffered: Arc::default(),
+            memory_bytes,
+            answers: hedge::Answers::default(),
+        };
         Arc::new(Reader { shared: Arc::new(shared) })
     }
 

@@ -1,7 +1,7 @@
 //! Decides what to fetch: how far ahead of a reader, in which pieces.
 //!
-//! Pure: no I/O, no clock, no locks. A reader that goes forward gets a window that doubles as it proves itself; one
-//! that jumps gets what it asked for, rounded. What is present or under way is never fetched again, which is what
+//! Pure: no I/O, no clock, no locks. A reader that goes forward gets a window that doubles as it proves itself, and
+//! grows fourfold where it was too small for the line; one that jumps gets what it asked for, rounded. What is present or under way is never fetched again, which is what
 //! makes one GET out of two readers of one block.
 
 use std::cmp::{max, min};
@@ -62,6 +62,8 @@ impl Pace {
             // One read after a jump may be half of a program's; more of them are a run.
             0 if self.run < RANDOM_BYTES => return false,
             0 => WINDOW_FIRST_BYTES,
+            // It has caught up with all that was planned for it: the line takes more than this at once.
+            window if self.next >= self.planned_to => min(window * 4, WINDOW_LIMIT_BYTES),
             // Half of the window is the reserve that hides the next round trips.
             window if self.next + window / 2 > self.planned_to => min(window * 2, WINDOW_LIMIT_BYTES),
             _ => return false,

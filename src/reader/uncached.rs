@@ -21,9 +21,6 @@ use crate::types::{Span, Version};
 /// The most that one handle keeps in memory: at 4 MiB the request costs little beside the bytes.
 const BUFFER_LIMIT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The most that all handles keep in memory together. Beyond it a handle fetches what it is asked for and no more.
-const TOTAL_LIMIT_BYTES: u64 = 128 * 1024 * 1024;
-
 /// How often a read is put together anew when bytes come and go under it; twice is already rare.
 const ATTEMPTS: usize = 8;
 
@@ -38,7 +35,7 @@ pub struct Buffer {
     _memory: Option<Memory>,
 }
 
-/// A part of [`TOTAL_LIMIT_BYTES`]; given back when dropped.
+/// A part of what all handles may keep in memory together; given back when dropped.
 #[derive(Debug)]
 struct Memory {
     taken: Arc<AtomicU64>,
@@ -46,8 +43,8 @@ struct Memory {
 }
 
 impl Memory {
-    fn take(taken: &Arc<AtomicU64>, bytes: u64) -> Option<Self> {
-        let more = |now: u64| now.checked_add(bytes).filter(|sum| *sum <= TOTAL_LIMIT_BYTES);
+    fn take(taken: &Arc<AtomicU64>, bytes: u64, limit_bytes: u64) -> Option<Self> {
+        let more = |now: u64| now.checked_add(bytes).filter(|sum| *sum <= limit_bytes);
         taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Self { taken: Arc::clone(taken), bytes })
     }
@@ -143,7 +140,7 @@ impl Buffer {
         let ahead = if follows { (self.ahead * 2).min(BUFFER_LIMIT_BYTES) } else { RANDOM_BYTES };
         // Given back first: the old bytes are spent.
         *self = Self { ahead, ..Self::default() };
-        let memory = Memory::take(&shared.buffered, ahead);
+        let memory = Memory::take(&shared.buffered, ahead, shared.memory_bytes);
         let wanted = want.end - want.start;
         let length = if memory.is_some() { wanted.max(ahead) } else { wanted }.min(BUFFER_LIMIT_BYTES);
         let span = want.start..(want.start + length).min(version.size);
@@ -161,8 +158,8 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_given_back() {
         let taken = Arc::new(AtomicU64::new(0));
-        let most = Memory::take(&taken, TOTAL_LIMIT_BYTES - 5);
-        assert!(most.is_some() && Memory::take(&taken, 6).is_none() && Memory::take(&taken, 5).is_some());
+        let most = Memory::take(&taken, 95, 100);
+        assert!(most.is_some() && Memory::take(&taken, 6, 100).is_none() && Memory::take(&taken, 5, 100).is_some());
         drop(most);
         assert_eq!(taken.load(Ordering::Relaxed), 0);
     }

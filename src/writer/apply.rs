@@ -145,6 +145,7 @@ impl Shared {
         let generation = queue.count();
         let mut entry = Entry::new(desired.clone(), step.file.clone(), generation, now);
         entry.new_once_deleted = step.new_once_deleted;
+        entry.commits = self.journal.commits();
         let mut old = queue.remove(&step.key, now);
         // Whoever goes on writing into a file that could not be sent shall hear of it all the same; but who replaces it
         // whole has settled a conflict.

@@ -108,6 +108,8 @@ pub async fn resolve(shared: &Arc<Shared>, job: &Job, refused: Refused) -> Resul
         (Decision::Ours, Some(info)) => match refused.ours {
             Some(mut ours) => {
                 (ours.version.etag, ours.version.size) = (info.etag, info.size);
+                // An attempt before a crash may have stored the same bytes under headers that have changed since.
+                ours.wanted = ours.wanted.or(ours.headers);
                 (ours.last_modified, ours.headers) = (info.last_modified, Some(info.headers));
                 Effect::Stored(ours)
             }

@@ -43,6 +43,8 @@ pub struct Entry {
     pub desired: Desired,
     /// The data file of staged content; None there: it is lost, and the entry has failed.
     pub file: Option<Arc<LocalFile>>,
+    /// The journal had so many commits when it had the row.
+    pub commits: u64,
     /// Another one for each change of `desired` from above.
     pub generation: u64,
     pub first_dirty: Instant,
@@ -71,6 +73,7 @@ impl Entry {
         Self {
             desired,
             file,
+            commits: u64::MAX,
             generation,
             first_dirty: now,
             changed_at: now,

@@ -144,6 +144,8 @@ fn follow(queue: &Queue, job: &Job, stored: &Stored, changes: &mut Vec<Change>) 
 fn replace_desired(queue: &mut Queue, key: &Key, desired: Desired, now: Instant) {
     if let Some(entry) = queue.get_mut(key) {
         entry.desired = desired;
+        // Which commit this is in doesn't matter to anybody: all of them are waited for.
+        entry.commits = u64::MAX;
         queue.index(key);
         queue.schedule_at(key, now);
     }

@@ -26,6 +26,8 @@ pub struct Job {
     pub desired: Desired,
     pub file: Option<Arc<LocalFile>>,
     pub local_only: bool,
+    /// The journal had so many commits when it had the entry.
+    pub commits: u64,
     /// An earlier attempt may have taken effect.
     pub unsure: bool,
 }
@@ -39,8 +41,14 @@ impl Job {
             desired: entry.desired.clone(),
             file: entry.file.clone(),
             local_only: entry.local_only,
+            commits: entry.commits,
             unsure: entry.unsure,
         }
+    }
+
+    /// The bucket copies one of its versions.
+    pub fn is_copy(&self) -> bool {
+        copy::copied(&self.desired.content).is_some()
     }
 }
 
@@ -119,13 +127,20 @@ pub async fn fly(shared: Arc<Shared>, step: Step) {
 }
 
 /// Before something in the bucket is overwritten or deleted, the journal is on the disk: it has why, and that copies were
-/// made of what goes. A new name destroys nothing, and costs no fsync.
+/// made of what goes. A new name destroys nothing, and costs no fsync. A copy to a name under which we know of nothing goes
+/// over nothing that other copies were made of: that why it is made is on the disk will do, and the many copies of one renamed
+/// directory wait for one fsync, not each for the records of those before it.
 async fn settled(shared: &Shared, jobs: &[Job]) -> Result<()> {
     if jobs.iter().all(|job| job.desired.condition == Condition::IfAbsent && job.desired.content != Content::Absent) {
         return Ok(());
     }
+    let adds = |job: &Job| copy::copied(&job.desired.content).is_some_and(|from| from.key != job.key && !job.desired.was_there);
+    let wanted = match jobs.iter().all(adds) {
+        true => jobs.iter().map(|job| job.commits).max().unwrap_or(u64::MAX),
+        false => u64::MAX,
+    };
     let journal = shared.journal.clone();
-    source::blocking(move || journal.flush()).await
+    source::blocking(move || journal.flush_through(wanted.min(journal.commits()))).await
 }
 
 async fn run(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
@@ -187,7 +202,10 @@ impl Drop for Aloft<'_> {
         }
         match self.deletes {
             true => queue.batches -= 1,
-            false => queue.running -= 1,
+            false => {
+                queue.running -= 1;
+                queue.copying -= self.jobs.iter().filter(|job| job.is_copy()).count();
+            }
         }
         drop(queue);
         self.shared.wake.notify_one();

@@ -40,7 +40,7 @@ impl Default for Tuning {
             max_object_bytes: 4_995 * (GIB * 1024 / 1000),
             copy_bytes: 5 * GIB - 5 * MIB,
             copy_part_bytes: GIB,
-            memory_bytes: 64 * MIB,
+            memory_bytes: 48 * MIB,
         }
     }
 }

@@ -24,6 +24,10 @@ pub struct Picked {
     pub wake_at: Option<Instant>,
 }
 
+/// Copies move nothing through this host, so that many more of them may be under way than uploads: a directory of hundreds
+/// of files moves within a few round trips.
+const COPIES_FOR_A_FILE: usize = 4;
+
 /// What to do with one key.
 enum Verdict {
     Run,
@@ -59,7 +63,7 @@ impl Shared {
                 picked.wake_at = earlier(picked.wake_at, at);
                 return;
             }
-            if queue.running >= slots(queue, &self.config, urgent, now) {
+            if !has_slot(queue, &self.config, &key, urgent, now) {
                 return;
             }
             match self.examine(queue, &key, now) {
@@ -103,6 +107,18 @@ fn slots(queue: &Queue, config: &WriterConfig, urgent: bool, now: Instant) -> us
     }
 }
 
+/// Whether an operation on `key` may be begun as far as those under way go.
+fn has_slot(queue: &Queue, config: &WriterConfig, key: &Key, urgent: bool, now: Instant) -> bool {
+    let slots = slots(queue, config, urgent, now);
+    if queue.outage.next_probe().is_some() {
+        return queue.running < slots;
+    }
+    match queue.get(key).is_some_and(|entry| copied(&entry.desired.content).is_some()) {
+        true => queue.copying < slots * COPIES_FOR_A_FILE,
+        false => queue.running - queue.copying < slots,
+    }
+}
+
 fn begin(queue: &mut Queue, key: &Key, deletes: bool, ahead: bool) -> Option<Job> {
     let number = queue.begin(key, deletes, ahead);
     if let Some(entry) = queue.get_mut(key).filter(|_| ahead) {
@@ -111,6 +127,7 @@ fn begin(queue: &mut Queue, key: &Key, deletes: bool, ahead: bool) -> Option<Job
     let job = queue.get(key).map(|entry| Job::new(key, number, entry));
     if !deletes {
         queue.running += 1;
+        queue.copying += usize::from(job.as_ref().is_some_and(Job::is_copy));
     }
     job
 }

@@ -72,6 +72,8 @@ pub struct Queue {
     deleting: usize,
     /// Operations under way: single ones, and batches of deletes.
     pub running: usize,
+    /// Those of the single ones that are server-side copies.
+    pub copying: usize,
     pub batches: usize,
     /// Uploads begun and not finished, to go on with.
     pub sessions: HashMap<Key, Session>,
@@ -112,6 +114,7 @@ impl Queue {
             absences: 0,
             deleting: 0,
             running: 0,
+            copying: 0,
             batches: 0,
             sessions: HashMap::new(),
             aborts: Vec::new(),

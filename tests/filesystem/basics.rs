@@ -321,6 +321,18 @@ async fn a_read_moves_the_access_time_when_it_is_older_than_the_last_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_noatime_no_read_moves_an_access_time() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount_with(Options { no_access_times: true, ..Options::default() });
+    mount.mkdir("d").await.unwrap();
+    mount.save("d/f", b"bytes").await.unwrap();
+    let before = (mount.stat("d").await.unwrap().atime, mount.stat("d/f").await.unwrap().atime);
+    assert_eq!(mount.read("d/f").await.unwrap(), b"bytes");
+    assert_eq!(mount.names("d").await.unwrap(), ["f"]);
+    assert_eq!((mount.stat("d").await.unwrap().atime, mount.stat("d/f").await.unwrap().atime), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_time_that_was_set_on_a_directory_is_kept_with_its_marker() {
     let bucket = Bucket::new();
     let mount = bucket.mount();

@@ -1,8 +1,19 @@
 //! What things cost, in requests: exact.
 
-use crate::world::{Bucket, requests};
+use std::collections::BTreeMap;
+
+use mediafs::store::fault::{Fault, Rule};
+
+use crate::world::{Bucket, World, requests};
 
 const EXCLUSIVE: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+
+/// Requests since `before`, as `[("HeadObject", 1), …]`.
+fn since(mount: &World, before: &BTreeMap<&'static str, u64>) -> Vec<(&'static str, u64)> {
+    let now = mount.counts.snapshot();
+    let asked = now.into_iter().map(|(name, count)| (name, count - before.get(name).copied().unwrap_or(0)));
+    asked.filter(|(_, count)| *count > 0).collect()
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_new_file_is_one_put_and_at_most_two_look_ups() {
@@ -119,23 +130,104 @@ async fn missing_names_come_to_be_asked_in_one_round_trip() {
     assert_eq!(requests(&mount), [("HeadObject", 5), ("ListObjectsV2", 5)], "for the negative TTL");
 }
 
+/// `rm -r` by a thread that the edge knows to be at it: the listing is all that its look-ups need.
+async fn sweep(mount: &World, directory: &str) {
+    let parent = mount.stat(directory).await.unwrap().ino;
+    for name in mount.names(directory).await.unwrap() {
+        let name = std::ffi::OsStr::new(&name);
+        assert!(mount.fs.listed_entry(parent, name).is_some_and(|entry| entry.ttl.is_zero() && entry.attr.mode == 0));
+        mount.fs.unlink(parent, name).await.unwrap();
+        assert!(mount.fs.listed_entry(parent, name).is_none());
+    }
+    mount.rmdir(directory).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
-async fn removing_a_tree_is_one_batch_and_its_listings() {
+async fn removing_a_tree_is_its_listing_and_a_batch_for_a_thousand() {
     let bucket = Bucket::new();
-    for at in 0..300 {
-        bucket.put(&format!("d/{at:03}"), b"x").await;
+    for at in 0..2500 {
+        bucket.put(&format!("d/{at:04}"), b"x").await;
     }
     let mount = bucket.mount();
-    for name in mount.names("d").await.unwrap() {
-        mount.unlink(&format!("d/{name}")).await.unwrap();
-    }
-    mount.rmdir("d").await.unwrap();
+    mount.stat("d").await.unwrap();
+    let before = mount.counts.snapshot();
+    sweep(&mount, "d").await;
     mount.settle().await;
     assert!(bucket.keys().is_empty());
-    let counts: std::collections::BTreeMap<_, _> = requests(&mount).into_iter().collect();
-    assert_eq!(counts["DeleteObjects"], 1, "{counts:?}");
-    assert!(counts["ListObjectsV2"] <= 3, "{counts:?}");
-    assert!(!counts.contains_key("PutObject"), "{counts:?}");
+    assert_eq!(since(&mount, &before), [("DeleteObjects", 3), ("ListObjectsV2", 3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_more_than_listed_is_looked_up_in_full() {
+    let bucket = Bucket::new();
+    bucket.put("d/a", b"x").await;
+    bucket.put("d/e/b", b"x").await;
+    let mount = bucket.mount();
+    let parent = mount.stat("d").await.unwrap().ino;
+    let listed = |name: &str| mount.fs.listed_entry(parent, std::ffi::OsStr::new(name)).is_some();
+    assert!(!listed("a"), "not listed yet");
+    mount.names("d").await.unwrap();
+    assert!(listed("a") && !listed("e") && !listed("missing"));
+    mount.stat("d/a").await.unwrap();
+    assert!(!listed("a"), "known by now");
+    mount.save("d/new", b"x").await.unwrap();
+    assert!(!listed("new"), "ours");
+    mount.fs.forget(parent, 0);
+    tokio::time::advance(std::time::Duration::from_secs(11)).await;
+    assert!(!listed("a"), "the listing is old");
+}
+
+#[tokio::test(start_paused = true)]
+async fn renaming_a_directory_is_a_listing_a_copy_each_and_a_batch_for_a_thousand() {
+    let bucket = Bucket::new();
+    for at in 0..1500 {
+        bucket.put(&format!("d/{at:04}.jpg"), b"x").await;
+    }
+    let mount = bucket.mount();
+    mount.stat("d").await.unwrap();
+    assert!(!mount.exists("e").await);
+    let before = mount.counts.snapshot();
+    mount.rename("d", "e").await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.keys().len(), 1500);
+    assert_eq!(since(&mount, &before), [("CopyObject", 1500), ("DeleteObjects", 2), ("ListObjectsV2", 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renamed_directory_moves_in_a_few_round_trips() {
+    let bucket = Bucket::new();
+    for at in 0..300 {
+        bucket.put(&format!("d/{at:04}.jpg"), b"x").await;
+    }
+    let trip = std::time::Duration::from_millis(30);
+    bucket.faults.add(Rule::any().fault(Fault::Latency(trip)));
+    let mount = bucket.mount();
+    mount.stat("d").await.unwrap();
+    mount.names("d").await.unwrap();
+    let begun = tokio::time::Instant::now();
+    mount.rename("d", "e").await.unwrap();
+    mount.settle().await;
+    assert!(begun.elapsed() <= trip * 15, "{:?}", begun.elapsed());
+    let begun = tokio::time::Instant::now();
+    sweep(&mount, "e").await;
+    mount.settle().await;
+    assert!(begun.elapsed() <= trip * 15, "{:?}", begun.elapsed());
+    assert!(bucket.keys().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hot_reads_cost_nothing_within_the_ttl() {
+    let bucket = Bucket::new();
+    bucket.put("film.mp4", &vec![7; 3 << 20]).await;
+    let mount = bucket.mount();
+    mount.read("film.mp4").await.unwrap();
+    let before = mount.counts.snapshot();
+    for _ in 0..3 {
+        mount.read("film.mp4").await.unwrap();
+        mount.stat("film.mp4").await.unwrap();
+        tokio::time::advance(std::time::Duration::from_secs(3)).await;
+    }
+    assert_eq!(since(&mount, &before), []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,4 +260,28 @@ async fn filling_on_past_the_ttl_lists_once_instead() {
     let counts = mount.counts.snapshot();
     assert_eq!(counts["PutObject"], 201);
     assert!(counts["HeadObject"] + counts["ListObjectsV2"] <= 30, "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attributes_of_listed_files_are_asked_for_side_by_side_and_once() {
+    let bucket = Bucket::new();
+    for at in 0..1000 {
+        bucket.put(&format!("d/{at:04}.jpg"), b"x").await;
+    }
+    let trip = std::time::Duration::from_millis(30);
+    bucket.faults.add(Rule::any().fault(Fault::Latency(trip)));
+    let mount = bucket.mount();
+    mount.stat("d").await.unwrap();
+    let before = mount.counts.snapshot();
+    let begun = tokio::time::Instant::now();
+    for name in mount.names("d").await.unwrap() {
+        mount.stat(&format!("d/{name}")).await.unwrap();
+    }
+    assert_eq!(since(&mount, &before), [("HeadObject", 1000), ("ListObjectsV2", 1)]);
+    assert!(begun.elapsed() <= trip * 50, "{:?}", begun.elapsed());
+    let before = mount.counts.snapshot();
+    for at in 0..1000 {
+        mount.stat(&format!("d/{at:04}.jpg")).await.unwrap();
+    }
+    assert_eq!(since(&mount, &before), []);
 }

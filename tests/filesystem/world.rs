@@ -128,6 +128,7 @@ pub struct Options {
     pub timeout: Duration,
     pub rules: Arc<Rules>,
     pub posix_metadata: bool,
+    pub no_access_times: bool,
     pub meanwhile: Option<Meanwhile>,
 }
 
@@ -143,6 +144,7 @@ impl Default for Options {
             timeout: Duration::from_secs(60),
             rules: Arc::default(),
             posix_metadata: true,
+            no_access_times: false,
             meanwhile: None,
         }
     }
@@ -191,6 +193,7 @@ impl Bucket {
             negative_ttl: Duration::from_secs(1),
             exclusive: false,
             read_only: false,
+            no_access_times: options.no_access_times,
             folds_names: options.folds_names,
             prefix_bytes: 0,
             uid: ME.uid,

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import shutil
 import subprocess
 
 import django.conf
@@ -117,6 +118,43 @@ class Reading(Case):
         with self.counted(self.mount) as cost:
             self.assertEqual(len(os.listdir(self.mount.path / "many")), 2_500)
         self.assertEqual(cost.by_operation, {"ListObjectsV2": 3})
+
+    def fill(self, folder, count):
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda number: self.mount.put(f"{folder}/f{number:05}", b"x"), range(count)))
+
+    def test_removing_1500_files_asks_for_two_of_them(self):
+        """A listing and two batches; the first two tell that they are there to be removed."""
+        self.fill("many", 1_500)
+        self.mount.start()
+        os.stat(self.mount.path / "many")
+        with self.counted(self.mount) as cost:
+            shutil.rmtree(self.mount.path / "many")
+        self.assertEqual(self.mount.keys("many/"), [])
+        self.assertLessEqual(cost["HeadObject"], 2, cost)
+        self.assertLessEqual(cost["DeleteObjects"], 3, cost)
+        self.assertEqual(cost["ListObjectsV2"], 2, cost)
+        self.assertEqual(cost.total, cost["HeadObject"] + cost["DeleteObjects"] + cost["ListObjectsV2"], cost)
+
+    def test_attributes_of_listed_files_are_asked_for_once(self):
+        self.fill("many", 500)
+        self.mount.start()
+        os.stat(self.mount.path / "many")
+        for expected in (500, 0):
+            with self.counted(self.mount) as cost, os.scandir(self.mount.path / "many") as entries:
+                self.assertEqual(sum(entry.stat().st_size for entry in entries), 500)
+            self.assertEqual(cost["HeadObject"], expected, cost)
+
+    def test_renaming_a_directory_is_a_listing_and_a_copy_each(self):
+        self.fill("old", 120)
+        self.mount.start()
+        os.stat(self.mount.path / "old")
+        self.assertFalse((self.mount.path / "new").exists())
+        with self.counted(self.mount) as cost:
+            os.rename(self.mount.path / "old", self.mount.path / "new")
+        self.assertEqual(len(self.mount.keys("new/")), 120)
+        self.assertEqual((cost["CopyObject"], cost["DeleteObjects"]), (120, 1), cost)
+        self.assertLessEqual(cost.lookups, 3, cost)
 
     def test_the_daemon_counts_what_the_server_counts(self):
         if Run.store.counted() is None:

@@ -105,6 +105,7 @@ fn fs_config(settings: Settings) -> FsConfig {
         negative_ttl: Duration::from_secs(1),
         exclusive: settings.exclusive,
         read_only: false,
+        no_access_times: false,
         folds_names: false,
         prefix_bytes: 0,
         uid: ME.uid,

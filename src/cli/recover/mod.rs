@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::Failure;
 use super::mount::{argument, file_of, read_file, resolve, variable};
-use crate::config::{Config, Layer, Layers, OPTIONS, Origin};
+use crate::config::{Config, Layer, Layers, OPTIONS, Origin, VfsFlags};
 use crate::fs::WriteMode;
 use crate::journal::DirectoryLock;
 use crate::recover::{Inventory, check, look, repair};
@@ -120,7 +120,7 @@ fn configure(directory: &Path, inventory: &Inventory, arguments: &ArgMatches) ->
     let endpoint = named.and_then(|(_, endpoint)| endpoint).map(|endpoint| ("endpoint-url", endpoint));
     // One line for each file is for those who ask for it.
     layers.push(Layer::new(&Origin::Default, endpoint.into_iter().chain([("log-level", "warn".to_owned())])));
-    let mut config = resolve(&url, Path::new("/proc/mediafs"), &Layers(layers), false)?;
+    let mut config = resolve(&url, Path::new("/proc/mediafs"), &Layers(layers), VfsFlags::default())?;
     // Through mode gives up what another host was faster with: the caller was told. Nobody is told here.
     config.settings.write_mode = WriteMode::Back;
     match &inventory.bucket {

@@ -24,7 +24,7 @@ pub fn run(directory: &Path, inventory: &Inventory, arguments: &ArgMatches) -> R
     runtime.block_on(async {
         if arguments.get_flag("fetch") {
             let config = configure(directory, inventory, arguments)?;
-            logging::start(&config.log);
+            logging::start(&config.log)?;
             options.store = Some(answering_bucket(&config.settings).await?.steady);
         }
         export(directory, inventory, target, &options, |exported| told.note(&exported)).await.map_err(failed)

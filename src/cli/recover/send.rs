@@ -18,7 +18,7 @@ const BAR: Duration = Duration::from_millis(200);
 const LINE: Duration = Duration::from_secs(5);
 
 pub fn run(config: Config, inventory: &Inventory, copied: bool) -> Result<(), Failure> {
-    logging::start(&config.log);
+    logging::start(&config.log)?;
     list::warn(inventory);
     let runtime = daemon::runtime()?;
     let settings = config.settings;

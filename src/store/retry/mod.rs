@@ -35,6 +35,17 @@ pub struct RetryStore {
     doubts: create::Doubts,
 }
 
+/// What was sent is stored so; of what was not, stores have defaults.
+fn carries(stored: &ObjectHeaders, sent: &ObjectHeaders) -> bool {
+    let kept = |stored: &Option<String>, sent: &Option<String>| sent.is_none() || stored == sent;
+    stored.metadata == sent.metadata
+        && kept(&stored.content_type, &sent.content_type)
+        && kept(&stored.cache_control, &sent.cache_control)
+        && kept(&stored.content_disposition, &sent.content_disposition)
+        && kept(&stored.content_encoding, &sent.content_encoding)
+        && kept(&stored.content_language, &sent.content_language)
+}
+
 impl RetryStore {
     pub fn new(inner: Store, policy: RetryPolicy) -> Self {
         Self { inner, policy, doubts: create::Doubts::default() }
@@ -44,11 +55,22 @@ impl RetryStore {
         Attempts::new(self.policy)
     }
 
-    /// Whether an earlier attempt, whose answer was lost, made `refused` true: then the bucket holds what was sent.
-    async fn settle(&self, key: &Key, sent: Option<ETag>, size: u64, refused: StoreError) -> Result<Receipt> {
+    /// Whether an earlier attempt, whose answer was lost, made `refused` true: then the bucket holds what was sent. The same
+    /// bytes under other `headers` (None: they can't be told) may be from before a crash: that is for the caller to find out.
+    async fn settle(
+        &self,
+        key: &Key,
+        sent: Option<ETag>,
+        size: u64,
+        headers: Option<&ObjectHeaders>,
+        refused: StoreError,
+    ) -> Result<Receipt> {
         let Some(sent) = sent else { return Err(refused.with_unknown_outcome()) };
         match self.head(key).await {
-            Ok(info) if info.etag == sent && info.size == size => Ok(Receipt::new(info.etag, info.size)),
+            Ok(info) if info.etag == sent && info.size == size => match headers {
+                Some(headers) if !carries(&info.headers, headers) => Err(refused.with_unknown_outcome()),
+                _ => Ok(Receipt::new(info.etag, info.size)),
+            },
             Ok(_) => Err(refused),
             Err(error) if error.is(ErrorKind::NotFound) => Err(refused),
             Err(error) => Err(error.with_unknown_outcome()),
@@ -93,7 +115,7 @@ impl ObjectStore for RetryStore {
             match self.inner.put(key, body.clone(), headers, condition).await {
                 Ok(receipt) => return Ok(receipt),
                 Err(error) if attempts.outcome_unknown && error.is(ErrorKind::PreconditionFailed) => {
-                    return self.settle(key, Some(plain_etag(&body.md5)), body.bytes.len() as u64, error).await;
+                    return self.settle(key, Some(plain_etag(&body.md5)), body.bytes.len() as u64, Some(headers), error).await;
                 }
                 Err(error) => attempts.failed(error).await?,
             }
@@ -150,7 +172,7 @@ impl ObjectStore for RetryStore {
                 Ok(receipt) => return Ok(receipt),
                 Err(error) if attempts.outcome_unknown && may_be_our_doing(error.kind) => {
                     let may_be_open = !error.is(ErrorKind::NoSuchUpload);
-                    let receipt = self.settle(key, multipart_etag(parts), parts.iter().map(|part| part.size).sum(), error).await?;
+                    let receipt = self.settle(key, multipart_etag(parts), parts.iter().map(|part| part.size).sum(), None, error).await?;
                     if may_be_open {
                         self.end(key, upload).await?;
                     }

@@ -168,6 +168,16 @@ async fn a_conditional_put_whose_answer_was_lost_is_recognised() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_same_bytes_under_other_headers_are_not_taken_for_what_was_sent() {
+    let world = world(RetryPolicy::default());
+    let headers = ObjectHeaders { metadata: [("mode".to_owned(), "0100600".to_owned())].into(), ..ObjectHeaders::default() };
+    let _ = world.bucket.put(&key(), Body::new("ours"), &headers, &Condition::Any).await.unwrap();
+    world.faults.add(Rule::on(Operation::PutObject).when(When::First(1)).fault(Fault::RequestLost));
+    let error = world.put(b"ours", Condition::IfAbsent).await.unwrap_err();
+    assert!(error.is(ErrorKind::PreconditionFailed) && error.outcome_unknown);
+}
+
+#[tokio::test(start_paused = true)]
 async fn doubt_does_not_excuse_a_stranger() {
     let world = world(RetryPolicy::default());
     let _ = world.bucket.put(&key(), Body::new("theirs"), &ObjectHeaders::default(), &Condition::Any).await.unwrap();

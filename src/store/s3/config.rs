@@ -12,8 +12,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3100);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A server-side copy of 5 GiB is silent for minutes.
 const COPY_TIMEOUT: Duration = Duration::from_secs(300);
-/// Enough for 10 Gbit/s at 100 ms; far below what a process may open.
-const MAX_CONNECTIONS: usize = 64;
+/// As many as the layers above have under way at the most; far below what a process may open.
+const MAX_CONNECTIONS: usize = 128;
 
 #[derive(Clone, Debug)]
 pub struct S3Config {

@@ -216,3 +216,18 @@ async fn an_exchange_with_a_file_that_was_replaced_takes_what_is_there() {
     world.settled().await;
     assert_eq!((world.object("a").unwrap(), world.object("b").unwrap()), (b"theirs".to_vec(), b"AAAA".to_vec()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_same_bytes_under_older_headers_get_those_that_are_wanted() {
+    let world = World::new();
+    // An attempt that was not recorded, before a crash.
+    world.put_elsewhere("a", b"bytes").await;
+    let file = world.save("a", b"bytes");
+    let wanted = ObjectHeaders { metadata: [("mode".to_owned(), "0100600".to_owned())].into(), ..ObjectHeaders::default() };
+    let content = Content::Staged(file.id());
+    let desired = Desired { content, headers: Some(wanted.clone()), condition: Condition::IfAbsent, was_there: false, since: clock::now() };
+    world.writer.apply(vec![("a".into(), Some(desired))], &[]).unwrap();
+    world.settled().await;
+    assert_eq!(world.keys(), ["a"]);
+    assert_eq!(world.memory.object(&"a".into()).unwrap().1.headers.metadata, wanted.metadata);
+}
