@@ -7,6 +7,9 @@
 //! the times that the disk has are compared with those of the last look. While it is loose a file has no sums and no seal, so
 //! that a start after a kill takes it as it finds it, and every change counts as one of all its bytes.
 //!
+//! A power cut takes a file that is loose: without sums nothing proves what of it reached the disk. One that rests, or is
+//! synced, is in the bucket by then.
+//!
 //! INVARIANTS
 //! - While `backed` is above zero no byte of the file becomes a hole, since it would read as zeros.
 //! - A clean file that is loose has a row and a broken seal in the journal: changed behind the daemon, it is unsent data.
@@ -164,8 +167,11 @@ impl LocalFile {
         if state.loose > 0 {
             return;
         }
-        let all = 0..state.size;
-        state.see(all);
+        // What was a hole may have been written to since the last look: no byte is taken for a zero unread.
+        let (size, before) = (state.size, state.charged());
+        state.blocks.occupy(0..size);
+        self.shared.budget.force(state.charged().saturating_sub(before), state.dirty);
+        state.see(0..size);
         self.make_stale(&mut state);
     }
 
@@ -180,7 +186,8 @@ impl LocalFile {
             return None;
         }
         let now = Look::of(&self.file(&mut state).ok()?.metadata().ok()?);
-        if state.looked.is_some_and(|before| before != now) { Some(now) } else { state.news }
+        let differs = state.looked.is_some_and(|before| before != now) || now.size != state.size;
+        if differs { Some(now) } else { state.news }
     }
 
     /// Takes in what was written past the daemon; what it came to, until `told`.
@@ -212,6 +219,14 @@ impl LocalFile {
             state.news = Some(now);
             self.make_stale(state);
             self.shared.keep_to_the_limit();
+        }
+    }
+
+    /// The daemon itself has changed a loose file.
+    pub(super) fn look_after_change(&self, state: &mut State) {
+        if state.loose > 0 {
+            let metadata = self.file(state).ok().and_then(|file| file.metadata().ok());
+            state.looked = metadata.map(|metadata| Look::of(&metadata));
         }
     }
 

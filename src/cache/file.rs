@@ -130,7 +130,8 @@ impl LocalFile {
     pub(super) fn absorb(&self, state: &mut State, size: u64) {
         let before = state.charged();
         state.blocks.cut(size);
-        state.blocks.occupy(state.size.min(size)..size);
+        // Holes may have been written to as well.
+        state.blocks.occupy(0..size);
         state.changes.cut(size);
         state.changes.record(0..size);
         state.size = size;

@@ -83,6 +83,7 @@ impl LocalFile {
 
     /// Who waits for room is still writing, and is told of when there is some.
     fn note_refusal(&self, state: &mut State, outcome: Outcome) -> Outcome {
+        self.look_after_change(state);
         if matches!(outcome, Err(WriteRefused::Full)) {
             state.changed_at = Instant::now();
             self.shared.press();

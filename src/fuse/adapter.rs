@@ -39,18 +39,18 @@ thread_local! {
 pub(super) struct Adapter {
     fs: Arc<Fs>,
     answers: Answers,
-    /// A leaf: nothing else is locked while this is held.
-    sweeps: Mutex<Sweeps>,
     passing: Arc<Passing>,
     /// Whether backing files may lie on a file system that is stacked itself (overlayfs).
     stacked: bool,
+    /// A leaf: nothing else is locked while this is held.
+    sweeps: Mutex<Sweeps>,
     /// The kernel may keep listings for ever: nobody else changes this prefix.
     keep_listings: bool,
 }
 
 impl Adapter {
     pub fn new(fs: Arc<Fs>, answers: Answers, keep_listings: bool, passthrough: Passthrough, stacked: bool) -> Self {
-        Self { fs, answers, sweeps: Mutex::default(), passing: Arc::new(Passing::new(passthrough)), stacked, keep_listings }
+        Self { fs, answers, passing: Arc::new(Passing::new(passthrough)), stacked, sweeps: Mutex::default(), keep_listings }
     }
 
     fn entry<F>(&self, asked: Asked, operation: F, reply: ReplyEntry)

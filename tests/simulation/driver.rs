@@ -166,6 +166,9 @@ impl Driver {
             handle.kernel = backing.filter(|_| fs.loosen(handle.number).is_ok());
             if handle.kernel.is_some() {
                 self.note(format!("#{} is the kernel's", handle.node));
+                if handle.writable {
+                    self.machine.past.borrow_mut().loose.insert(handle.node, false);
+                }
             }
         }
         self.handles.push(handle);
@@ -230,6 +233,10 @@ impl Driver {
         let flushed = timeout(TIMEOUT, self.mount.world.fs.flush(number)).await.unwrap_or(Err(Error::Timeout));
         drop(kernel);
         self.mount.world.fs.release(number);
+        let is_loose = self.handles.iter().any(|handle| handle.node == node && handle.writable && handle.kernel.is_some());
+        if let Some(closed) = self.machine.past.borrow_mut().loose.get_mut(&node) {
+            *closed = !is_loose;
+        }
         let worked = self.look(format!("close #{node}"), async { flushed }).await?.is_some();
         if worked && writable && self.settings.write_mode == WriteMode::Through {
             self.check_stored(node, "close")?;

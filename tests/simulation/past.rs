@@ -27,6 +27,8 @@ pub struct Past {
     promised: BTreeMap<NodeId, u32>,
     /// Names of files whose last bytes a power cut may have torn.
     torn: BTreeSet<String>,
+    /// Files that the kernel writes to by itself: none of them is proven before the sync after its last close (true: it was).
+    pub loose: BTreeMap<NodeId, bool>,
     /// What races with another host must not have destroyed.
     pub survivors: Vec<Survivor>,
     /// Which files ever had this content (with its number), and this name.
@@ -62,6 +64,7 @@ impl Past {
     pub fn synced(&mut self) {
         if !self.cut {
             self.unsynced.clear();
+            self.loose.retain(|_, closed| !*closed);
             self.survivors.iter_mut().for_each(|survivor| survivor.synced = true);
         }
     }
@@ -90,7 +93,7 @@ impl Past {
         trees.push(self.now.clone());
         trees.extend(self.maybe.clone());
         for (path, node) in trees.iter().flat_map(Model::files) {
-            if changed(&trees, node.id) {
+            if self.is_unsure(&trees, node.id) {
                 self.torn.insert(path.clone());
             }
         }
@@ -139,6 +142,8 @@ impl Past {
             self.unsynced.push(std::mem::replace(&mut self.now, after));
         }
         self.now.nameless.clear();
+        // The next life seals what it finds.
+        self.loose.values_mut().for_each(|closed| *closed = true);
         let differences = differences(&self.now, seen);
         if differences.is_empty() { Ok(()) } else { Err(differences.join("; ")) }
     }
@@ -157,7 +162,7 @@ impl Past {
         for (path, node) in &trees[0].tree {
             let stayed = trees.iter().all(|tree| tree.tree.get(path).is_some_and(|other| other.id == node.id));
             // Of a new file that was changed since, what is torn is given up, and nothing else is anywhere.
-            let given_up = changed(&trees, node.id) && !self.promised.contains_key(&node.id);
+            let given_up = self.is_unsure(&trees, node.id) && !self.promised.contains_key(&node.id);
             if stayed && !given_up && !seen.contains_key(path) {
                 wrong.push(format!("{path} is gone"));
             }
@@ -168,8 +173,14 @@ impl Past {
         }
         // Everything found counts as a state that the file had.
         self.now = adopted.clone();
+        self.loose.clear();
         self.note(&adopted);
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    }
+
+    /// A power cut may take what this file was last.
+    fn is_unsure(&self, trees: &[Model], id: NodeId) -> bool {
+        self.loose.contains_key(&id) || changed(trees, id)
     }
 
     fn was_there(&self, trees: &[Model], path: &str, content: Option<&[u8]>, torn: bool) -> bool {
@@ -192,7 +203,7 @@ impl Past {
         // A change that was not synced may be torn, or given up for what the bucket has.
         let had = |id: &NodeId| self.contents.get(&hash).and_then(|nodes| nodes.get(id)).is_some_and(|number| recent(*id, *number));
         let of_name = || self.names.get(path).into_iter().flatten();
-        nodes.iter().any(|node| !node.is_directory() && changed(trees, node.id)) && (torn || of_name().any(had))
+        nodes.iter().any(|node| !node.is_directory() && self.is_unsure(trees, node.id)) && (torn || of_name().any(had))
     }
 
     fn note(&mut self, model: &Model) {
