@@ -5,6 +5,7 @@
 
 mod attribute;
 mod demo;
+mod doctor;
 mod emulator;
 mod flush;
 mod logging;
@@ -75,6 +76,7 @@ fn command() -> Command {
         .subcommand(status::command())
         .subcommand(flush::command())
         .subcommand(recover::command())
+        .subcommand(doctor::command())
         .subcommand(emulator::command())
 }
 
@@ -108,6 +110,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("status", arguments)) => status::run(arguments),
         Some(("flush", arguments)) => flush::run(arguments),
         Some(("recover", arguments)) => recover::run(arguments),
+        Some(("doctor", arguments)) => doctor::run(arguments),
         Some(("emulator", arguments)) => emulator::run(arguments),
         _ => Err(Failure::Usage("say what to do: mediafs --help".to_owned())),
     }
