@@ -1,6 +1,6 @@
 //! Whether a mount of a bucket would work, and if not, why not and what to change: step by step, before anything is mounted.
 //!
-//! - `report`: steps, findings, their text and JSON. `cause`: from a store's error to cause and fix. `grant`: the least
+//! - `step`, `report`: steps, findings, their text and JSON. `cause`: from a store's error to cause and fix. `grant`: the least
 //!   rights. All pure.
 //! - `network`, `rights`, `behaviour`: what is asked of the store. `scratch`: the throw-away keys that it takes.
 //! - `machine`, `disk`: what is read of this machine, and, apart from that, what is to be thought of it.
@@ -23,6 +23,7 @@ mod network;
 mod report;
 mod rights;
 mod scratch;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +41,8 @@ use scratch::Scratch;
 
 pub use grant::Grant;
 pub use machine::Places;
-pub use report::{Finding, Outcome, Report, Step};
+pub use report::{Finding, Outcome, Report};
+pub use step::Step;
 
 use crate::clock;
 use crate::daemon::{Settings, floor_bytes, store_config};

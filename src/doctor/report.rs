@@ -1,121 +1,12 @@
-//! What was found: steps, their outcomes, and how they read as text and as JSON. Pure.
+//! What was found: the outcomes of the steps, and how they read as text and as JSON. Pure.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use super::step::Step;
 use crate::types::Key;
-
-/// One thing that is looked at. The order is that of the report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Step {
-    Dns,
-    Tcp,
-    Tls,
-    Clock,
-    Endpoint,
-    Credentials,
-    Key,
-    Bucket,
-    List,
-    Put,
-    Head,
-    Get,
-    Copy,
-    Multipart,
-    Uploads,
-    Conditions,
-    Checksums,
-    Rules,
-    PublicUrl,
-    Delete,
-    Fuse,
-    Fusermount,
-    AllowOther,
-    Passthrough,
-    OpenFiles,
-    Updatedb,
-    CacheOwner,
-    CacheDirectory,
-    CacheFileSystem,
-    CacheSpeed,
-    CacheSpace,
-}
-
-impl Step {
-    /// All of them, in their order.
-    pub const ALL: [Self; 31] = [
-        Self::Dns,
-        Self::Tcp,
-        Self::Tls,
-        Self::Clock,
-        Self::Endpoint,
-        Self::Credentials,
-        Self::Key,
-        Self::Bucket,
-        Self::List,
-        Self::Put,
-        Self::Head,
-        Self::Get,
-        Self::Copy,
-        Self::Multipart,
-        Self::Uploads,
-        Self::Conditions,
-        Self::Checksums,
-        Self::Rules,
-        Self::PublicUrl,
-        Self::Delete,
-        Self::Fuse,
-        Self::Fusermount,
-        Self::AllowOther,
-        Self::Passthrough,
-        Self::OpenFiles,
-        Self::Updatedb,
-        Self::CacheOwner,
-        Self::CacheDirectory,
-        Self::CacheFileSystem,
-        Self::CacheSpeed,
-        Self::CacheSpace,
-    ];
-
-    /// The heading that it stands under, and its name there.
-    pub const fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Dns => ("network", "name"),
-            Self::Tcp => ("network", "connection"),
-            Self::Tls => ("network", "TLS"),
-            Self::Clock => ("network", "clock"),
-            Self::Endpoint => ("network", "endpoint and region"),
-            Self::Credentials => ("access", "credentials"),
-            Self::Key => ("access", "key accepted"),
-            Self::Bucket => ("access", "bucket"),
-            Self::List => ("rights", "list"),
-            Self::Put => ("rights", "put"),
-            Self::Head => ("rights", "head"),
-            Self::Get => ("rights", "get"),
-            Self::Copy => ("rights", "copy"),
-            Self::Multipart => ("rights", "multipart"),
-            Self::Uploads => ("rights", "list, abort uploads"),
-            Self::Conditions => ("behaviour", "conditional writes"),
-            Self::Checksums => ("behaviour", "checksums"),
-            Self::Rules => ("behaviour", "rules of R2"),
-            Self::PublicUrl => ("behaviour", "public URL"),
-            Self::Delete => ("cleaning up", "delete"),
-            Self::Fuse => ("this machine", "/dev/fuse"),
-            Self::Fusermount => ("this machine", "right to mount"),
-            Self::AllowOther => ("this machine", "allow-other"),
-            Self::Passthrough => ("this machine", "passthrough"),
-            Self::OpenFiles => ("this machine", "open files"),
-            Self::Updatedb => ("this machine", "updatedb"),
-            Self::CacheOwner => ("cache directory", "belongs here"),
-            Self::CacheDirectory => ("cache directory", "writable"),
-            Self::CacheFileSystem => ("cache directory", "file system"),
-            Self::CacheSpeed => ("cache directory", "speed"),
-            Self::CacheSpace => ("cache directory", "space"),
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
