@@ -12,6 +12,7 @@ mod logging;
 mod mount;
 mod recover;
 mod status;
+mod url;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -75,6 +76,7 @@ fn command() -> Command {
         .subcommand(demo::command())
         .subcommand(status::command())
         .subcommand(flush::command())
+        .subcommand(url::command())
         .subcommand(recover::command())
         .subcommand(doctor::command())
         .subcommand(emulator::command())
@@ -109,6 +111,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("demo", arguments)) => demo::run(arguments),
         Some(("status", arguments)) => status::run(arguments),
         Some(("flush", arguments)) => flush::run(arguments),
+        Some(("url", arguments)) => url::run(arguments),
         Some(("recover", arguments)) => recover::run(arguments),
         Some(("doctor", arguments)) => doctor::run(arguments),
         Some(("emulator", arguments)) => emulator::run(arguments),
