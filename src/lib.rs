@@ -3,6 +3,7 @@
 //! ```text
 //! cli        the command line: one file a subcommand
 //! config     options from flags, -o, environment and file, checked
+//! doctor     whether a mount would work, and what to change if not
 //! recover    a cache directory without its daemon: what waits in it, saved or sent
 //! daemon     one mount from its beginning to its end
 //! fuse       the edge to the kernel: mounting, requests, errno
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod emulator;
 pub mod error;
 pub mod fs;

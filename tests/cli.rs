@@ -254,9 +254,9 @@ fn options_are_checked_before_anything_else() {
 }
 
 #[test]
-fn status_and_flush_want_a_mount() {
+fn status_flush_and_url_want_a_mount() {
     let place = Place::new();
-    for command in ["status", "flush"] {
+    for command in ["status", "flush", "url"] {
         let run = |path: String| Run::new([command.to_owned(), path]);
         assert_says(&run(place.path("mnt")).refusal(1), &["is not on a mediafs mount"]);
         assert_says(&run(place.path("missing")).refusal(1), &["missing"]);

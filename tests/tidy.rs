@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["config"],
-    &["recover"],
+    &["doctor", "recover"],
     &["daemon"],
     &["fuse"],
     &["fs"],

@@ -40,7 +40,8 @@ pub fn report(root: &Path) -> Result<(String, Report), Failure> {
     Ok((text, report))
 }
 
-fn read(path: &Path, name: &str) -> io::Result<String> {
+/// An attribute's text.
+pub fn read(path: &Path, name: &str) -> io::Result<String> {
     let (path, name) = (CString::new(path.as_os_str().as_bytes())?, CString::new(name)?);
     let mut result = Err(io::Error::other("the status keeps growing"));
     for _ in 0..ATTEMPTS {

@@ -7,6 +7,7 @@
 mod attribute;
 mod background;
 mod demo;
+mod doctor;
 mod emulator;
 mod flush;
 mod fstab;
@@ -14,6 +15,7 @@ mod logging;
 mod mount;
 mod recover;
 mod status;
+mod url;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -77,7 +79,9 @@ fn command() -> Command {
         .subcommand(demo::command())
         .subcommand(status::command())
         .subcommand(flush::command())
+        .subcommand(url::command())
         .subcommand(recover::command())
+        .subcommand(doctor::command())
         .subcommand(emulator::command())
 }
 
@@ -114,7 +118,9 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("demo", arguments)) => demo::run(arguments),
         Some(("status", arguments)) => status::run(arguments),
         Some(("flush", arguments)) => flush::run(arguments),
+        Some(("url", arguments)) => url::run(arguments),
         Some(("recover", arguments)) => recover::run(arguments),
+        Some(("doctor", arguments)) => doctor::run(arguments),
         Some(("emulator", arguments)) => emulator::run(arguments),
         _ => Err(Failure::Usage("say what to do: mediafs --help".to_owned())),
     }

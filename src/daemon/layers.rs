@@ -187,8 +187,9 @@ fn no_answer(settings: &Settings) -> StoreError {
     StoreError::new(ErrorKind::Timeout, Operation::ListObjectsV2.name(), "", message)
 }
 
-async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, DaemonError> {
-    let config = S3Config {
+/// How a mount of these settings speaks to its bucket.
+pub fn store_config(settings: &Settings, counts: &RequestCounts) -> S3Config {
+    S3Config {
         endpoint_url: settings.endpoint_url.clone(),
         region: settings.region.clone(),
         r2: settings.r2,
@@ -197,8 +198,11 @@ async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, 
         counts: counts.clone(),
         attempt_timeout: (settings.timeout / 3).clamp(ATTEMPT_TIME.0, ATTEMPT_TIME.1),
         ..S3Config::new(settings.bucket.as_str())
-    };
-    let s3: Store = Arc::new(s3::connect(config).await.map_err(DaemonError::Bucket)?);
+    }
+}
+
+async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, DaemonError> {
+    let s3: Store = Arc::new(s3::connect(store_config(settings, counts)).await.map_err(DaemonError::Bucket)?);
     let traced: Store = Arc::new(TraceStore::new(s3, counts.clone()));
     let limited: Store = Arc::new(LimitStore::new(Arc::clone(&traced), READS_AT_ONCE, CHANGES_AT_ONCE));
     let policy = if settings.r2 { RetryPolicy::r2() } else { RetryPolicy::default() };

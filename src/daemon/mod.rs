@@ -35,7 +35,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-pub use layers::{Bucket, REACHED, answering_bucket, writer_config};
+pub use layers::{Bucket, REACHED, answering_bucket, store_config, writer_config};
+pub use process::floor_bytes;
 pub use settings::{FreeSpaceFloor, LogFormat, LogSettings, Settings};
 pub use signals::Signals;
 pub use status::{Degraded, FailedFile, Report, STATUS_ATTRIBUTE, bytes_text};

@@ -11,6 +11,11 @@ pub fn advice(error: &StoreError) -> String {
     }
 }
 
+/// What to change, without what went wrong.
+pub fn remedy(error: &StoreError) -> Option<&'static str> {
+    fix(error.kind, &error.message)
+}
+
 fn fix(kind: ErrorKind, what: &str) -> Option<&'static str> {
     Some(match kind {
         // Also where a source exists and fails, which may pass: to the other kinds it is no fault of the bucket.

@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-pub use advice::advice;
+pub use advice::{advice, remedy};
 pub use checksum::{md5, multipart_count, multipart_etag, plain_etag, plain_md5};
 pub use error::{ErrorKind, StoreError};
 pub use metadata::metadata_bytes;

@@ -160,6 +160,20 @@ async fn nothing_privileged_comes_from_the_bucket() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_link_is_signed_for_as_long_as_is_asked() {
+    let bucket = Bucket::new();
+    bucket.put("d/a", b"x").await;
+    let here = bucket.mount();
+    for (name, seconds) in [("user.mediafs.url", "=3600"), ("user.mediafs.url.60", "=60")] {
+        let url = String::from_utf8(here.attribute("d/a", name).await.unwrap()).unwrap();
+        assert!(url.contains("d/a") && url.ends_with(seconds), "{url}");
+    }
+    for (path, name) in [("d/a", "user.mediafs.url.0"), ("d/a", "user.mediafs.url.1h"), ("d", "user.mediafs.url.60")] {
+        assert!(matches!(here.attribute(path, name).await, Err(Error::NoAttribute)), "{path} {name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn directories_have_them_and_symlinks_have_not() {
     let bucket = Bucket::new();
     bucket.put("implicit/a", b"x").await;

@@ -9,6 +9,8 @@ use crate::types::{Archive, Key};
 
 /// How long a presigned URL from an attribute works: long enough for a page to be loaded, too short to be kept.
 const URL_VALID: Duration = Duration::from_secs(3600);
+/// The longest that a signature may be valid for.
+const URL_LONGEST_SECONDS: u64 = 7 * 24 * 3600;
 
 impl Fs {
     /// `name` is what follows `user.mediafs.`.
@@ -21,8 +23,10 @@ impl Fs {
                 let version = names.get(ino).and_then(|inode| inode.version()).ok_or(Error::NoAttribute)?;
                 Ok(version.etag.as_str().as_bytes().to_vec())
             }
-            "url" => self.url(ino).await.map(String::into_bytes),
-            _ => Err(Error::NoAttribute),
+            _ => {
+                let valid = url_valid(name).ok_or(Error::NoAttribute)?;
+                self.url(ino, valid).await.map(String::into_bytes)
+            }
         }
     }
 
@@ -49,12 +53,12 @@ impl Fs {
         })
     }
 
-    /// Public where the mount knows the public address of its bucket, else presigned for an hour.
-    async fn url(&self, ino: Ino) -> Result<String> {
+    /// Public where the mount knows the public address of its bucket, else presigned.
+    async fn url(&self, ino: Ino, valid: Duration) -> Result<String> {
         let key = self.file_key(ino)?;
         match &self.config.public_url_base {
             Some(base) => Ok(public_url(base, &key)),
-            None => Ok(self.store.presign_get(&key, URL_VALID).await?),
+            None => Ok(self.store.presign_get(&key, valid).await?),
         }
     }
 
@@ -63,6 +67,13 @@ impl Fs {
         let is_file = names.get(ino).is_some_and(|inode| matches!(inode.node, Node::File(_)));
         names.key(ino).filter(|_| is_file).ok_or(Error::NoAttribute)
     }
+}
+
+/// Of `url` and `url.SECONDS`: how long a presigned one works.
+fn url_valid(name: &str) -> Option<Duration> {
+    let Some(seconds) = name.strip_prefix("url.") else { return (name == "url").then_some(URL_VALID) };
+    let seconds = seconds.parse().ok().filter(|seconds| (1..=URL_LONGEST_SECONDS).contains(seconds))?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// The object's address below a public base, percent-encoded but for the slashes.
@@ -75,6 +86,16 @@ fn public_url(base: &str, key: &Key) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_works_for_as_long_as_its_name_says() {
+        for (name, seconds) in [("url", Some(3600)), ("url.1", Some(1)), ("url.604800", Some(604_800))] {
+            assert_eq!(url_valid(name).map(|valid| valid.as_secs()), seconds, "{name}");
+        }
+        for name in ["url.", "url.0", "url.604801", "url.1h", "urls", "", "url.-1"] {
+            assert_eq!(url_valid(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn a_public_url_encodes_all_but_slashes() {

@@ -70,12 +70,7 @@ async fn load(config: &S3Config, http: SharedHttpClient, endpoint: Option<String
     let region = region(config, &http, endpoint.is_some()).await;
     let timeouts =
         TimeoutConfig::builder().connect_timeout(config.connect_timeout).operation_attempt_timeout(config.attempt_timeout).build();
-    let provider = match credentials {
-        Some(StaticCredentials { access_key_id, secret_access_key, session_token }) => {
-            SharedCredentialsProvider::new(Credentials::new(access_key_id, secret_access_key, session_token, None, "mediafs"))
-        }
-        None => aws_chain(&http, &region).await,
-    };
+    let provider = provider(credentials, &http, &region).await;
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http)
         .region(region)
@@ -90,6 +85,32 @@ async fn load(config: &S3Config, http: SharedHttpClient, endpoint: Option<String
         loader = loader.endpoint_url(url);
     }
     loader.load().await
+}
+
+async fn provider(credentials: Option<StaticCredentials>, http: &SharedHttpClient, region: &Region) -> SharedCredentialsProvider {
+    match credentials {
+        Some(StaticCredentials { access_key_id, secret_access_key, session_token }) => {
+            SharedCredentialsProvider::new(Credentials::new(access_key_id, secret_access_key, session_token, None, "mediafs"))
+        }
+        None => aws_chain(http, region).await,
+    }
+}
+
+/// The provider that [`connect`] would use, and what it is called where that is known beforehand.
+pub(super) async fn credentials_provider(config: &S3Config) -> Result<(SharedCredentialsProvider, Option<&'static str>)> {
+    let (credentials, source) = match (&config.credentials, config.r2.then(r2_credentials).flatten()) {
+        (Some(given), _) => (Some(given.clone()), Some("the program")),
+        (None, Some(r2)) => (Some(r2), Some("the environment (R2_ACCESS_KEY_ID)")),
+        (None, None) => (None, None),
+    };
+    let http = tls::http_client(config.ca_file.as_deref(), credentials.is_none(), IDLE_TIMEOUT, config.max_connections)?;
+    let region = region(config, &http, endpoint_url(config)?.is_some()).await;
+    Ok((provider(credentials, &http, &region).await, source))
+}
+
+/// For messages.
+pub(super) fn endpoint_of(config: &S3Config) -> String {
+    endpoint_url(config).ok().flatten().unwrap_or_else(|| "AWS".to_owned())
 }
 
 /// The endpoint that is asked for by option, environment or R2 account, checked; None leaves it to profile and SDK.

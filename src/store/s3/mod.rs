@@ -8,6 +8,7 @@
 //! Bodies go unsigned with a Content-MD5, which every store checks: a SHA-256 for the signature would cost a second
 //! pass over each upload, and TLS protects the way.
 
+mod bare;
 mod client;
 mod clock;
 mod config;
@@ -16,6 +17,7 @@ mod headers;
 mod listing;
 mod names;
 mod objects;
+mod origin;
 mod patience;
 #[cfg(test)]
 mod tests;
@@ -38,9 +40,11 @@ use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use self::bare::{BareAnswer, fetch};
 pub use self::client::connect;
 pub use self::config::{S3Config, StaticCredentials};
 use self::errors::Context;
+pub use self::origin::{CredentialsOrigin, credentials_origin};
 use self::patience::Patience;
 use super::trace::RequestCounts;
 use super::{
