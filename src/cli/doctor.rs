@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::mount::{argument, file_of, read_file, resolve, variable};
 use super::{Failure, logging};
-use crate::config::{Layer, Layers, OPTIONS, Origin};
+use crate::config::{Layer, Layers, OPTIONS, Origin, VfsFlags};
 use crate::daemon::{self, Signals};
 use crate::doctor::{Finding, Outcome, Places, Report, examine};
 
@@ -66,8 +66,8 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     // What the store's client would warn of is told here, with its fix.
     layers.push(Layer::new(&Origin::Default, [("log-level", "error")]));
     let url = arguments.get_one::<String>("url").map(String::as_str).unwrap_or_default();
-    let config = resolve(url, Path::new(NO_MOUNT_POINT), &Layers(layers), false)?;
-    logging::start(&config.log);
+    let config = resolve(url, Path::new(NO_MOUNT_POINT), &Layers(layers), VfsFlags::default())?;
+    logging::start(&config.log)?;
     let json = arguments.get_flag("json");
     let runtime = daemon::runtime()?;
     let report = runtime.block_on(async {

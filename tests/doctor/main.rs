@@ -10,7 +10,7 @@ use std::future::{Future, pending};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use mediafs::config::{self, Layer, Layers, Origin, Surroundings};
+use mediafs::config::{self, Layer, Layers, Origin, Surroundings, VfsFlags};
 use mediafs::daemon::Settings;
 use mediafs::doctor::{Finding, Outcome, Places, Report, Step, examine};
 use mediafs::emulator::{Emulator, EmulatorConfig};
@@ -47,7 +47,8 @@ impl Setup {
         let words = Layers(vec![Layer::new(&Origin::Flag, given)]);
         let none = |_: &str| None;
         let around = Surroundings { variable: &none, uid: 0, gid: 0, user: &|_| None, group: &|_| None, directory: Path::new("/") };
-        let mut settings = config::resolve(url, Path::new("/proc/mediafs"), &words, false, &around).expect("settings").settings;
+        let mut settings =
+            config::resolve(url, Path::new("/proc/mediafs"), &words, VfsFlags::default(), &around).expect("settings").settings;
         settings.credentials = Some(StaticCredentials::new("mediafs", "mediafs-secret"));
         let places = places(directory.path());
         Self { directory, settings, places }
