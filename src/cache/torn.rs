@@ -106,7 +106,8 @@ impl Crash<'_> {
 
     /// The file as it was when it was sealed; None: nothing proves that it is here.
     fn proven(&self, mut row: FileRow, on_disk: &mut HashMap<FileId, OnDisk>) -> Result<Option<FileRow>> {
-        let Some(seal) = self.seals.get(&row.id) else { return Ok(None) };
+        // One over nothing that says no more of what follows is that of a file that the kernel was writing to by itself.
+        let Some(seal) = self.seals.get(&row.id).filter(|seal| seal.whole || seal.size > 0) else { return Ok(None) };
         let empty = seal.size == 0 && row.complete;
         let file = match self.disk.open_file(row.id, empty && !on_disk.contains_key(&row.id)) {
             Ok(file) => file,
