@@ -120,7 +120,7 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, flags: VfsFlags, ar
         negative_ttl: reader.time("negative-ttl")?,
         exclusive: reader.switch("exclusive")?,
         passthrough: reader
-            .choice("passthrough", &[("auto", Passthrough::Auto), ("read", Passthrough::Read), ("off", Passthrough::Off)])?,
+            .choice("passthrough", &[("read", Passthrough::Read), ("write", Passthrough::Write), ("off", Passthrough::Off)])?,
         read_only: reader.switch("read-only")?,
         uid: reader.id("uid", around.uid, around.user)?,
         gid: reader.id("gid", around.gid, around.group)?,

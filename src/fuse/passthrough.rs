@@ -25,10 +25,10 @@ use crate::fs::{Entry, Fs, Ino, Opened};
 /// Which opens the kernel may serve by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passthrough {
-    /// Every one that allows it.
-    Auto,
     /// Those for reading alone.
     Read,
+    /// Also those for writing that allow it.
+    Write,
     Off,
 }
 
@@ -150,7 +150,7 @@ impl Passing {
     }
 
     fn is_wanted(&self, ino: Ino, asker: Asker) -> bool {
-        let for_this = if asker.reads_only() { self.wanted != Passthrough::Off } else { self.wanted == Passthrough::Auto };
+        let for_this = if asker.reads_only() { self.wanted != Passthrough::Off } else { self.wanted == Passthrough::Write };
         if !for_this || asker.is_special() || !self.works.load(Ordering::Acquire) {
             return false;
         }
