@@ -10,6 +10,7 @@ use super::{Fs, Opened, SetAttr};
 use crate::cache::{LocalFile, Pin};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::journal::Content;
 use crate::namespace::{Ino, Namespace, Node};
 use crate::reader::ReadPattern;
 
@@ -115,6 +116,13 @@ impl Fs {
 
     /// The data file behind a file's inode, made where the version was never touched here.
     fn local_file(&self, names: &mut Namespace, ino: Ino) -> Result<Arc<LocalFile>> {
+        // The writer took the bytes of one that it could not copy: they are in a file of its own.
+        let staged = || match self.writer.pending(&names.key(ino)?)?.content {
+            Content::Staged(id) => self.cache.get(id),
+            _ => None,
+        };
+        let without = names.get(ino).is_some_and(|inode| inode.file().is_some_and(|file| file.local.is_none()));
+        let staged = if without { staged() } else { None };
         let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
         let held = inode.held();
         let Node::File(node) = &mut inode.node else {
@@ -127,9 +135,10 @@ impl Fs {
                 return Ok(Arc::clone(local));
             }
         }
-        let local = match &held {
-            Some(version) => self.cache.of_version(version)?,
-            None => self.cache.create()?,
+        let local = match (staged, &held) {
+            (Some(staged), _) => staged,
+            (None, Some(version)) => self.cache.of_version(version)?,
+            (None, None) => self.cache.create()?,
         };
         node.local = Some(Arc::clone(&local));
         Ok(local)

@@ -465,3 +465,32 @@ async fn what_was_exchanged_before_a_restart_keeps_its_mode() {
         next.settle().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_uploaded_to_close_a_circle_is_written_on_in_place() {
+    let bucket = Bucket::new();
+    bucket.put("a", b"first").await;
+    bucket.put("b", b"second").await;
+    let mount = bucket.mount();
+    assert_eq!((mount.read("a").await.unwrap(), mount.read("b").await.unwrap()), (b"first".to_vec(), b"second".to_vec()));
+    for operation in [Operation::CopyObject, Operation::PutObject] {
+        bucket.faults.add(Rule::on(operation).fault(Fault::Error(ErrorKind::Unavailable)));
+    }
+    mount.rename_with("a", "b", EXCHANGE).await.unwrap();
+    let folder = Arc::clone(&mount.folder);
+    mount.writer.stop();
+    drop(mount);
+    let next = bucket.mount_in(folder, Options::default());
+    assert!(next.exists("a").await && next.exists("b").await);
+    // By now the bytes of one side are taken for an upload.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    for name in ["a", "b"] {
+        let handle = next.open(name, libc::O_RDWR).await.unwrap();
+        next.write(handle, 0, b"F").await.unwrap();
+        next.close(handle).await.unwrap();
+    }
+    bucket.faults.clear();
+    next.settle().await;
+    assert_eq!((bucket.get("a").unwrap(), bucket.get("b").unwrap()), (b"Fecond".to_vec(), b"First".to_vec()));
+    assert_eq!(data_files(next.folder.path()).len(), 2, "no file is left over");
+}

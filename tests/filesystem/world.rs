@@ -41,7 +41,10 @@ pub struct World {
 
 /// What a kernel without open files remembers, and when it forgets it: an inode goes with its name.
 #[derive(Clone, Default)]
-pub struct Kernel(Arc<Mutex<HashMap<(Ino, String), (Ino, u64)>>>);
+pub struct Kernel(Arc<Mutex<Dentries>>);
+
+/// By directory and name: the inode, and how often it was looked up.
+type Dentries = HashMap<(Ino, String), (Ino, u64)>;
 
 impl Kernel {
     /// Returns what it took the name from.
