@@ -48,7 +48,8 @@ impl Events for Listener {
 impl Events for Fs {
     fn headers(&self, key: &Key, file: FileId) -> Option<ObjectHeaders> {
         let names = self.names.lock();
-        let inode = names.find(key).and_then(|ino| names.get(ino))?;
+        // Of one that was only found in the journal, the journal knows more.
+        let inode = names.find(key).and_then(|ino| names.get(ino)).filter(|inode| inode.known)?;
         let local = inode.file()?.local.as_ref()?;
         (local.id() == file).then(|| self.headers_of(inode, key))
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::finish::is_current;
 use super::flight::{self, Job};
 use super::source::is_gone;
-use super::{Shared, copy, source};
+use super::{Shared, copy, source, upload};
 use crate::cache::{LocalFile, Pin};
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
@@ -29,7 +29,9 @@ pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
         (Content::Staged(_), Some(file)) => {
             let pin = file.pin();
             fetch_all(shared, file).await?;
-            Some(Here { file: file.clone(), headers: job.desired.headers.clone(), _pin: pin })
+            // What they are asked of is about to be overwritten too.
+            let headers = upload::with_headers(shared, job, file).await?.desired.headers;
+            Some(Here { file: file.clone(), headers, _pin: pin })
         }
         _ => return Ok(()),
     };

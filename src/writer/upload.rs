@@ -10,7 +10,7 @@ use super::flight::{Effect, Job, Stored};
 use super::{Shared, compress, copy, inline, multipart, source};
 use crate::cache::{LocalFile, Stamp};
 use crate::error::{Error, Result};
-use crate::journal::Content;
+use crate::journal::{Content, Desired};
 use crate::store::{Body, ErrorKind, StoreError};
 use crate::types::{ObjectHeaders, Version};
 
@@ -23,6 +23,7 @@ pub async fn staged(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
         return Err(Error::Corrupt("the staged data file is missing from the cache directory".into()));
     };
     let _pin = file.pin();
+    let job = &with_headers(shared, job, &file).await?;
     if let Some(effect) = copy::unchanged(shared, job, &file).await? {
         return Ok(effect);
     }
@@ -30,6 +31,20 @@ pub async fn staged(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
         Err(Error::Stale) => onto_own_attempt(shared, job, &file).await,
         done => done,
     }
+}
+
+/// An upload replaces all headers. Of a file that a program wrote on in after a daemon died nobody may have told any: they
+/// are those of its base.
+pub async fn with_headers(shared: &Shared, job: &Job, file: &LocalFile) -> Result<Job> {
+    let is_told = job.desired.headers.is_some() || current_headers(shared, job, file).is_some();
+    let Some(base) = file.base().filter(|_| !is_told) else { return Ok(job.clone()) };
+    let headers = match shared.store.head(&base.key).await {
+        Ok(info) if info.etag == base.etag => Some(info.headers),
+        Ok(_) => None,
+        Err(error) if source::is_gone(&error) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Job { desired: Desired { headers, ..job.desired.clone() }, ..job.clone() })
 }
 
 /// What the file builds on is gone. Where an attempt of ours that built on it too has replaced it, of which the answer was
@@ -126,11 +141,15 @@ pub async fn breathe(round: u32) {
 
 /// Of the file as it is, stored as it is.
 pub fn headers(shared: &Shared, job: &Job, file: &LocalFile) -> ObjectHeaders {
-    let current = match (&job.desired.content, shared.events.get()) {
+    let current = current_headers(shared, job, file);
+    compress::plain(shared, &job.key, current.or_else(|| job.desired.headers.clone()).unwrap_or_default())
+}
+
+fn current_headers(shared: &Shared, job: &Job, file: &LocalFile) -> Option<ObjectHeaders> {
+    match (&job.desired.content, shared.events.get()) {
         (Content::Staged(_), Some(events)) => events.headers(&job.key, file.id()),
         _ => None,
-    };
-    compress::plain(shared, &job.key, current.or_else(|| job.desired.headers.clone()).unwrap_or_default())
+    }
 }
 
 impl Shared {

@@ -10,6 +10,7 @@ mod model;
 mod passthrough;
 mod posix;
 mod renames;
+mod restarts;
 mod rot;
 mod small_cache;
 mod strangers;
