@@ -148,20 +148,21 @@ need_pjdfstest() {
 need_xfstests() {
   export MEDIAFS_TEST_XFSTESTS=$DEV/xfstests-$XFSTESTS_COMMIT
   [ -e "$MEDIAFS_TEST_XFSTESTS/built" ] && return
+  local address sources=$DEV/xfstests-sources
+  say "xfstests, from its sources: a few minutes"
+  rm -rf "$sources" "$MEDIAFS_TEST_XFSTESTS"
+  git init -q --bare "$sources"
+  for address in "${XFSTESTS_ADDRESSES[@]}"; do
+    # Behind some firewalls there is no answer, not even a refusal.
+    timeout 120 git -C "$sources" fetch -q --depth 1 "$address" "$XFSTESTS_COMMIT" && break
+  done
+  git -C "$sources" cat-file -e "$XFSTESTS_COMMIT" 2>/dev/null || return
   need_packages xfs_io:xfsprogs automake libtoolize:libtool libtool:libtool-bin autoconf pkg-config make bc gawk getfattr:attr \
     setfacl:acl quota fio killall:psmisc uuidgen:uuid-runtime perl unshare:util-linux
   local header
   for header in xfs/xfs.h:xfslibs-dev uuid/uuid.h:uuid-dev sys/acl.h:libacl1-dev attr/attributes.h:libattr1-dev libaio.h:libaio-dev; do
     [ -e "/usr/include/${header%%:*}" ] || apt_install "${header##*:}"
   done
-  local address sources=$DEV/xfstests-sources
-  say "xfstests, from its sources: a few minutes"
-  rm -rf "$sources" "$MEDIAFS_TEST_XFSTESTS"
-  git init -q --bare "$sources"
-  for address in "${XFSTESTS_ADDRESSES[@]}"; do
-    git -C "$sources" fetch -q --depth 1 "$address" "$XFSTESTS_COMMIT" && break
-  done
-  git -C "$sources" cat-file -e "$XFSTESTS_COMMIT" 2>/dev/null || return
   mkdir "$MEDIAFS_TEST_XFSTESTS"
   git -C "$sources" archive "$XFSTESTS_COMMIT" | tar -x -C "$MEDIAFS_TEST_XFSTESTS"
   rm -rf "$sources"
