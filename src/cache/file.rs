@@ -256,8 +256,11 @@ impl LocalFile {
         state.handle = None;
         let open = self.shared.descriptors.lock().pop(&self.id);
         drop(open);
+        // A power cut takes the latest commits away: a journal that still wants these bytes has to find them.
+        let may_be_wanted = state.dirty && state.on_disk && !state.new_name;
+        let settled = if may_be_wanted { self.shared.journal.flush() } else { Ok(()) };
         if state.on_disk
-            && let Err(error) = self.shared.disk.remove(self.id)
+            && let Err(error) = settled.and_then(|()| self.shared.disk.remove(self.id).map_err(Error::from))
         {
             tracing::warn!(file = %self.id, "can't delete a data file: {error}");
         }

@@ -38,3 +38,18 @@ fn before_a_hole_is_made_the_disk_knows_of_it() {
     assert!(first(&events, |event| matches!(event, Event::FileSynced(_))) < first(&events, |event| *event == Event::Committed));
     drop(world);
 }
+
+/// Removed, and the removal is only in the log: after a power cut the file is wanted again.
+#[test]
+fn before_unsent_bytes_go_the_disk_knows_that_they_are_not_wanted() {
+    let world = World::new();
+    let file = world.cache().create().unwrap();
+    file.mark_dirty();
+    file.write_at(0, b"unsent").unwrap();
+    world.cache().persist().unwrap();
+    let (witness, _installed) = Witness::install();
+    world.cache().discard(file.id());
+    let events = witness.take();
+    let gone = first(&events, |event| matches!(event, Event::Removed));
+    assert!(is_on_the_disk(&events[..gone]), "{events:?}");
+}
