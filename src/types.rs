@@ -184,6 +184,9 @@ impl Archive {
     }
 }
 
+/// The metadata that holds a file's time of change, in seconds with nine decimals.
+pub const MTIME: &str = "mtime";
+
 /// What a HEAD or a GET tells of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {

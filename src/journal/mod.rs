@@ -144,7 +144,7 @@ pub enum Change {
     SetDesired(Key, Desired),
     /// Its attempts go with it.
     ClearDesired(Key),
-    /// A conditional write of this version is about to be sent: found there after a crash, it is our own.
+    /// A write is about to be sent that makes this version, or one that is told by this text: found after a crash, it is ours.
     Attempt(Key, ETag),
     /// Makes a file's row, or changes one that is not dirty. A dirty row stays as it is: the file keeps it up by itself
     /// while it is written to, and a row that was taken a moment ago must not undo that.
@@ -312,7 +312,7 @@ impl Journal {
         self.read(freed::spans)
     }
 
-    /// What conditional writes whose end nobody recorded would have left in the bucket.
+    /// What writes whose end nobody recorded would have left in the bucket.
     pub fn attempts(&self) -> Result<Vec<(Key, ETag)>> {
         self.read(rows::attempts)
     }

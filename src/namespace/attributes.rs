@@ -17,12 +17,12 @@ use std::time::{Duration, SystemTime};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use crate::media::DIRECTORY_TYPE;
+pub use crate::types::MTIME;
 use crate::types::ObjectHeaders;
 
 pub const MODE: &str = "mode";
 pub const UID: &str = "uid";
 pub const GID: &str = "gid";
-pub const MTIME: &str = "mtime";
 /// The target of a symlink, percent-encoded, so that a HEAD tells it; the body holds it too, which s3fs reads.
 pub const SYMLINK: &str = "mediafs-symlink";
 /// rclone's MD5 of the whole body, in base64; it is wrong once the body changes.

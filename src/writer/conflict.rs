@@ -92,7 +92,10 @@ pub async fn resolve(shared: &Arc<Shared>, job: &Job, refused: Refused) -> Resul
         Err(error) if error.is(ErrorKind::NotFound) => None,
         Err(error) => return Err(error.into()),
     };
-    let own = info.as_ref().is_some_and(|info| shared.queue.lock().is_own(&job.key, &info.etag));
+    let own = info.as_ref().is_some_and(|info| {
+        let mut queue = shared.queue.lock();
+        queue.is_own(&job.key, &info.etag) || queue.is_own_copy(&job.key, info)
+    });
     let decision = decide(&Facts {
         condition: &job.desired.condition,
         present: info.as_ref().map(|info| (&info.etag, info.size)),

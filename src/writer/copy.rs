@@ -38,6 +38,9 @@ pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Eff
         Err(Error::Stale) => {}
         done => return done,
     }
+    if onto_itself && let Some(effect) = made_unheard(shared, job, from).await? {
+        return Ok(effect);
+    }
     if !onto_itself && let Some(file) = shared.cache.find_version(from).filter(|file| file.is_complete() && !file.is_loose()) {
         tracing::info!(key = %job.key, from = %from.key, "the source was changed by another writer; uploading our copy of it");
         return upload::file_as(shared, job, &file).await;
@@ -115,6 +118,22 @@ async fn copy_present(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result
         .into()),
         done => done,
     }
+}
+
+/// The version is gone because an attempt of ours has copied it onto itself, of which the answer was lost or not recorded: what
+/// is there has its bytes, and perhaps older headers than are wanted by now.
+async fn made_unheard(shared: &Shared, job: &Job, from: &Version) -> Result<Option<Effect>> {
+    let info = match shared.store.head(&job.key).await {
+        Ok(info) => info,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if !shared.queue.lock().is_own_copy_of(&job.key, &info, &from.etag) {
+        return Ok(None);
+    }
+    tracing::info!(key = %job.key, "an earlier copy onto itself took effect after all");
+    let made = stored(job, from, info.etag, Some(info.headers), None);
+    Ok(Some(Effect::Stored(Stored { wanted: job.desired.headers.clone(), last_modified: info.last_modified, ..made })))
 }
 
 /// The version is nowhere. The copy may have been made by a mount that forgot it in a power cut, and then removed its source.

@@ -44,6 +44,7 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
     let mut clean = false;
     match outcome {
         Ok((left, renamed)) => {
+            queue.forget_copies(&job.key);
             for (key, desired) in renamed {
                 replace_desired(&mut queue, &key, desired, now);
                 followers.push(key);

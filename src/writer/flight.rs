@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::entry::Entry;
-use super::{Shared, ahead, backoff, conflict, copy, cycle, delete, directory, finish, inline, source, upload};
+use super::{Shared, ahead, backoff, conflict, copy, cycle, delete, directory, finish, inline, mark, source, upload};
 use crate::cache::{LocalFile, Stamp};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
@@ -112,7 +112,7 @@ pub struct Refused {
 pub async fn fly(shared: Arc<Shared>, step: Step) {
     let aloft = Aloft::new(&shared, &step);
     match &step {
-        Step::Run(job) => match settled(&shared, std::slice::from_ref(job)).await {
+        Step::Run(job) => match begin(&shared, job).await {
             Ok(()) => land(&shared, job, run(&shared, job).await),
             Err(error) => finish::failed(&shared, job, error),
         },
@@ -124,6 +124,12 @@ pub async fn fly(shared: Arc<Shared>, step: Step) {
         },
     }
     drop(aloft);
+}
+
+/// The flush has what was journalled before it.
+async fn begin(shared: &Shared, job: &Job) -> Result<()> {
+    mark::begin(shared, job)?;
+    settled(shared, std::slice::from_ref(job)).await
 }
 
 /// Before something in the bucket is overwritten or deleted, the journal is on the disk: it has why, and that copies were

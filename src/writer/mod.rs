@@ -5,7 +5,7 @@
 //! - `queue`: the waiting keys in memory; `apply`: how new desired states get there and into the journal.
 //! - `pick`: one pass over the queue; `reconcile`: the loop around it; `flight`: one operation from start to record.
 //! - `upload`, `multipart`, `session`, `parts`, `inline`, `source`, `compress`: data to the bucket; `ahead`: while it is written.
-//! - `copy`, `delete`, `directory`, `cycle`: the rest.
+//! - `copy` (`mark`: how one is told afterwards), `delete`, `directory`, `cycle`: the rest.
 //! - `finish`, `conflict`, `aside`: what became of it. `left_overs`: what a killed daemon left. `salvage`: what a crash of the
 //!   machine left to want.
 //! - `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
@@ -36,6 +36,7 @@ mod gathering;
 mod grid;
 mod inline;
 mod left_overs;
+mod mark;
 mod multipart;
 mod order;
 mod orphans;
@@ -75,6 +76,7 @@ pub use copy::copied;
 use entry::{Entry, Failure};
 #[doc(hidden)]
 pub use grid::Tuning;
+use mark::Mark;
 use queue::Queue;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -206,8 +208,11 @@ impl Writer {
     pub fn open_tuned(store: Store, journal: Arc<Journal>, cache: Arc<Cache>, config: WriterConfig, tuning: Tuning) -> Result<Arc<Writer>> {
         let mut queue = Queue::new(config.r2);
         queue.aborts = journal.uploads()?;
-        for (key, etag) in journal.attempts()? {
-            queue.remember_own(&key, etag);
+        for (key, text) in journal.attempts()? {
+            match Mark::read(&text) {
+                Some((mark, of)) => queue.remember_copy(&key, mark, of),
+                None => queue.remember_own(&key, text),
+            }
         }
         let desired = salvage::desired(&journal, &cache)?;
         session::restore(&mut queue, &journal, &cache, &desired)?;

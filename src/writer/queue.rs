@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::gathering::Gathering;
+use super::mark::Mark;
 use super::order::Facts;
 use super::outage::Outage;
 use super::pace::Pace;
@@ -21,7 +22,7 @@ use super::session::Session;
 use crate::error::Error;
 use crate::journal::Content;
 use crate::store::UploadId;
-use crate::types::{ETag, Key};
+use crate::types::{ETag, Key, ObjectInfo};
 
 /// Own versions that are remembered, so that a condition that fails on one of them is not taken for another host's.
 const RECENT: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
@@ -91,9 +92,28 @@ pub struct Queue {
 }
 
 /// Something of ours that the bucket holds or held, or may hold.
+#[derive(PartialEq)]
 struct Own {
-    etag: ETag,
+    /// Its ETag, or of a copy whose ETag can't be foretold the mark by which it is told.
+    sign: Sign,
     built_on: Option<ETag>,
+}
+
+#[derive(PartialEq)]
+enum Sign {
+    ETag(ETag),
+    Mark(Mark),
+}
+
+impl Own {
+    fn is(&self, etag: &ETag) -> bool {
+        matches!(&self.sign, Sign::ETag(own) if own == etag)
+    }
+
+    /// Without a change of the ETag it is the version that was to be copied.
+    fn is_copy(&self, info: &ObjectInfo) -> bool {
+        matches!(&self.sign, Sign::Mark(mark) if mark.tells(info)) && self.built_on.as_ref() != Some(&info.etag)
+    }
 }
 
 impl Queue {
@@ -290,20 +310,51 @@ impl Queue {
 
     /// The same of an attempt whose answer was lost: changes of the version `built_on`, if it was known.
     pub fn remember_attempt(&mut self, key: &Key, etag: ETag, built_on: Option<ETag>) {
+        self.remember(key, Own { sign: Sign::ETag(etag), built_on });
+    }
+
+    /// A copy of the version `of` onto itself may be made from now on.
+    pub fn remember_copy(&mut self, key: &Key, mark: Mark, of: ETag) {
+        self.remember(key, Own { sign: Sign::Mark(mark), built_on: Some(of) });
+    }
+
+    fn remember(&mut self, key: &Key, new: Own) {
         let own = self.recent.get_or_insert_mut(key.clone(), VecDeque::new);
+        own.retain(|known| *known != new);
         if own.len() == RECENT_OF_KEY {
             own.pop_front();
         }
-        own.push_back(Own { etag, built_on });
+        own.push_back(new);
+    }
+
+    /// What became of the copies of `key` is known: whatever looks like one from now on is another host's.
+    pub fn forget_copies(&mut self, key: &Key) {
+        if let Some(own) = self.recent.get_mut(key) {
+            own.retain(|own| matches!(own.sign, Sign::ETag(_)));
+        }
     }
 
     pub fn is_own(&mut self, key: &Key, etag: &ETag) -> bool {
-        self.recent.get(key).is_some_and(|own| own.iter().any(|own| own.etag == *etag))
+        self.has_own(key, |own| own.is(etag))
     }
 
-    /// Was `etag` made by us of the version `base`?
-    pub fn is_attempt_on(&mut self, key: &Key, etag: &ETag, base: &ETag) -> bool {
-        self.recent.get(key).is_some_and(|own| own.iter().any(|own| own.etag == *etag && own.built_on.as_ref() == Some(base)))
+    /// Is this object, found under `key`, a copy that we made of an earlier version of itself?
+    pub fn is_own_copy(&mut self, key: &Key, info: &ObjectInfo) -> bool {
+        self.has_own(key, |own| own.is_copy(info))
+    }
+
+    /// The same of the version `base`, so that it holds the same bytes.
+    pub fn is_own_copy_of(&mut self, key: &Key, info: &ObjectInfo, base: &ETag) -> bool {
+        self.has_own(key, |own| own.built_on.as_ref() == Some(base) && own.is_copy(info))
+    }
+
+    /// Was it made by us of the version `base`, with changes or without?
+    pub fn is_attempt_on(&mut self, key: &Key, info: &ObjectInfo, base: &ETag) -> bool {
+        self.has_own(key, |own| own.built_on.as_ref() == Some(base) && (own.is(&info.etag) || own.is_copy(info)))
+    }
+
+    fn has_own(&mut self, key: &Key, is: impl Fn(&Own) -> bool) -> bool {
+        self.recent.get(key).is_some_and(|own| own.iter().any(is))
     }
 
     /// The object is deleted: the same bytes under that name would be another host's.

@@ -58,7 +58,7 @@ async fn onto_own_attempt(shared: &Shared, job: &Job, file: &LocalFile) -> Resul
     };
     let Some(base) = file.base() else { return Err(Error::Stale) };
     let absent = file.missing(0..file.size()).last().map_or(0, |span| span.end);
-    if !shared.queue.lock().is_attempt_on(&job.key, &info.etag, &base.etag) || info.size < absent {
+    if !shared.queue.lock().is_attempt_on(&job.key, &info, &base.etag) || info.size < absent {
         return Err(Error::Stale);
     }
     tracing::info!(key = %job.key, "an earlier attempt took effect after all; going on from there");

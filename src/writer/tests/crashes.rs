@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::fault::{Fault, Rule, When};
+use crate::types::MTIME;
 
 #[tokio::test(start_paused = true)]
 async fn unsent_changes_are_sent_by_the_next_process_once() {
@@ -105,6 +106,96 @@ async fn a_copy_in_parts_that_nobody_heard_of_is_no_conflict() {
         assert_eq!((next.writer.backlog().conflicts, next.keys().len()), (0, if key == "a" { 1 } else { 2 }), "{key} {killed}");
         assert_eq!(next.unfinished_uploads().await, 0);
     }
+}
+
+fn at(mtime: &str) -> ObjectHeaders {
+    ObjectHeaders { metadata: [(MTIME.to_owned(), mtime.to_owned())].into(), ..headers("image/png") }
+}
+
+/// New headers of an object of so many bytes, which went up in parts, are in the bucket under another ETag, and nobody recorded
+/// it; the next process, not started, has the row. With the version before, and its bytes.
+async fn killed_after_an_unrecorded_copy(size: usize) -> (World, World, Version, Vec<u8>) {
+    let world = World::new();
+    let content = bytes(size, 6);
+    world.save("a", &content);
+    world.settled().await;
+    let version = world.version("a");
+    for operation in [Operation::CopyObject, Operation::CompleteMultipartUpload] {
+        world.faults.add(Rule::on(operation).fault(Fault::ReplyLost));
+    }
+    let wanted = Desired { headers: Some(at("1700000000.000000001")), ..desired(copy_of(&version), Condition::Any, true) };
+    world.writer.apply(vec![("a".into(), Some(wanted))], &[]).unwrap();
+    while world.version("a") == version {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let next = world.after_crash();
+    assert_eq!(next.journalled(), ["a".into()]);
+    (world, next, version, content)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unrecorded_copy_of_an_object_onto_itself_is_found_and_not_made_again() {
+    let _one_thread = on_one_thread();
+    for size in [100 * KIB, 300 * KIB] {
+        let (_killed, next, _, content) = killed_after_an_unrecorded_copy(size).await;
+        let made = next.version("a");
+        next.start();
+        next.settled().await;
+        assert!(next.counts.of(Operation::CopyObject) <= 1, "it is tried once, and the source is gone");
+        assert_eq!(next.counts.of(Operation::CompleteMultipartUpload), 0);
+        let (held, info) = next.memory.object(&"a".into()).unwrap();
+        assert_eq!((&held[..], &info.etag, &info.headers.metadata), (&content[..], &made.etag, &at("1700000000.000000001").metadata));
+        assert_eq!(next.events(), [Event::Stored("a".into(), size as u64, true)]);
+        assert_eq!((next.keys(), next.unfinished_uploads().await), (vec!["a".to_owned()], 0), "{size}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unrecorded_copy_under_older_headers_gets_the_newer_ones() {
+    let _one_thread = on_one_thread();
+    let (_killed, next, version, content) = killed_after_an_unrecorded_copy(100 * KIB).await;
+    let wanted = Desired { headers: Some(at("1800000000.0")), ..desired(copy_of(&version), Condition::Any, true) };
+    next.writer.apply(vec![("a".into(), Some(wanted))], &[]).unwrap();
+    next.start();
+    next.settled().await;
+    let (held, info) = next.memory.object(&"a".into()).unwrap();
+    assert_eq!((&held[..], info.headers.metadata), (&content[..], at("1800000000.0").metadata));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_changes_after_an_unrecorded_copy_is_no_conflict_with_itself() {
+    let _one_thread = on_one_thread();
+    for complete in [true, false] {
+        let (_killed, next, version, mut content) = killed_after_an_unrecorded_copy(100 * KIB).await;
+        if !complete {
+            next.cache.discard(next.cache.find_version(&version).unwrap().id());
+        }
+        let file = next.cache.of_version(&version).unwrap();
+        assert_eq!(file.is_complete(), complete);
+        next.staged("a", &file, if_match(&version), true);
+        file.write_at(3, b"!").unwrap();
+        content[3] = b'!';
+        next.start();
+        next.settled().await;
+        assert_eq!((next.keys(), next.writer.backlog().failed.len()), (vec!["a".to_owned()], 0), "complete: {complete}");
+        assert!(next.object("a").unwrap() == content, "complete: {complete}");
+        assert_eq!(next.writer.backlog().conflicts, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_hosts_object_is_not_taken_for_an_unrecorded_copy() {
+    let _one_thread = on_one_thread();
+    let (_killed, next, version, content) = killed_after_an_unrecorded_copy(100 * KIB).await;
+    let theirs = Body::new(bytes(content.len(), 9));
+    let _receipt = next.memory.put(&"a".into(), theirs, &at("1700000000.000000002"), &Condition::Any).await.unwrap();
+    let file = next.cache.of_version(&version).unwrap();
+    next.staged("a", &file, if_match(&version), true);
+    file.write_at(3, b"!").unwrap();
+    next.start();
+    next.settled().await;
+    assert_eq!((next.writer.backlog().conflicts, next.keys().len()), (1, 2), "both sides are kept");
+    assert_eq!(next.object("a").unwrap(), bytes(content.len(), 9));
 }
 
 #[tokio::test(start_paused = true)]
