@@ -127,6 +127,10 @@ impl Events for Fs {
         if let Some(parent) = names.find(&parent_key) {
             names.touch(parent, &Arc::from(name));
         }
+        // Another file took the name since, and its bytes are wanted here.
+        if self.writer.pending(key).is_some() {
+            return;
+        }
         // Wanted as a copy of what is nowhere any more: what the bucket has under the name is something else.
         if let Some(inode) = names.find(key).and_then(|ino| names.get_mut(ino)).filter(|inode| inode.opens == 0)
             && inode.version().is_some_and(|version| version.key != *key)

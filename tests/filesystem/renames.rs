@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use mediafs::error::Error;
 use mediafs::fs::{RenameFlags, SetAttr};
-use mediafs::store::fault::{Fault, Rule};
+use mediafs::store::fault::{Fault, Rule, When};
 use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
 use mediafs::types::ObjectHeaders;
 
@@ -437,4 +437,29 @@ async fn the_mode_of_a_renamed_file_is_not_that_of_what_took_its_old_name() {
     let next = bucket.mount_in(folder, Options::default());
     assert_eq!(next.stat("b").await.unwrap().mode, 0o600);
     assert_eq!(bucket.get("a"), Some(b"new".to_vec()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_a_delete_takes_nothing_from_what_has_the_name_since() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    for (name, bytes) in [("a", &b"old"[..]), ("b", b"")] {
+        mount.save(name, bytes).await.unwrap();
+    }
+    mount.settle().await;
+    bucket.faults.add(Rule::on(Operation::DeleteObject).fault(Fault::LateReply(Duration::from_secs(2))));
+    mount.unlink("a").await.unwrap();
+    while bucket.keys() != ["b"] {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    mount.save("b", b"other bytes").await.unwrap();
+    mount.rename("b", "a").await.unwrap();
+    bucket.faults.add(Rule::on(Operation::PutObject).when(When::First(1)).fault(Fault::Latency(Duration::from_secs(3))));
+    for wait_ms in [0, 2500, 5000] {
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        assert_eq!(mount.stat("a").await.unwrap().size, 11, "after {wait_ms} ms");
+        assert_eq!(mount.read("a").await.unwrap(), b"other bytes");
+    }
+    mount.settle().await;
+    assert_eq!((bucket.keys(), bucket.get("a").unwrap()), (vec!["a".to_owned()], b"other bytes".to_vec()));
 }
