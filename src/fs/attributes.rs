@@ -5,6 +5,7 @@
 
 use std::time::SystemTime;
 
+use super::symlink::inline_content;
 use super::{Attr, Entry, Fs, Kind, SetAttr, SetTime};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
@@ -193,8 +194,7 @@ impl Fs {
         let content = match (&inode.node, held) {
             (Node::Directory(node), _) => node.filled.clone().map_or(Content::Inline(Vec::new()), Content::CopyOf),
             (_, Some(version)) => Content::CopyOf(version),
-            // Clean, without a version: nothing of it was ever wanted in the bucket.
-            (_, None) => Content::Inline(Vec::new()),
+            (_, None) => inline_content(inode),
         };
         Desired { content, headers, condition: Condition::Any, was_there, since: clock::now() }
     }

@@ -292,7 +292,7 @@ impl Fs {
                 let content = Content::CopyOf(version);
                 Desired { content, headers: headers(None), condition: condition.clone(), was_there: false, since: clock::now() }
             }
-            (None, None) => return Err(Error::NotFound),
+            (None, None) => self.sent_anew(inode, to, condition.clone())?,
         };
         if let Node::Symlink(_) = inode.node
             && let Some(target) = self.journal.symlink(from)?

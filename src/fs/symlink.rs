@@ -8,7 +8,7 @@ use super::{Caller, Entry, Fs};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
-use crate::namespace::{Ino, Node, Symlink};
+use crate::namespace::{Ino, Inode, Node, Symlink};
 use crate::store::Condition;
 use crate::types::{Key, Version};
 
@@ -76,6 +76,14 @@ impl Fs {
         }
     }
 
+    /// What is wanted under `to` of a link that moves while nothing of it waits and no version of it is known: its upload has
+    /// ended, and word of that is yet to come. Errors: `NotFound` for anything but a link.
+    pub(super) fn sent_anew(&self, inode: &Inode, to: &Key, condition: Condition) -> Result<Desired> {
+        let Node::Symlink(_) = inode.node else { return Err(Error::NotFound) };
+        let headers = Some(self.headers_of(inode, to));
+        Ok(Desired { content: inline_content(inode), headers, condition, was_there: false, since: clock::now() })
+    }
+
     /// The target of a link that another program wrote: the object's body.
     async fn read_target(&self, ino: Ino, version: &Version) -> Result<String> {
         if version.size > TARGET_LIMIT_BYTES {
@@ -103,6 +111,13 @@ impl Fs {
             || stays_inside(key, target)
             || self.journal.symlink(key)?.is_some_and(|made_here| made_here == target))
     }
+}
+
+/// The bytes of something that has neither a version nor a data file. Of a link whose upload has just ended that is its
+/// target; of a file nothing was ever wanted in the bucket.
+pub(super) fn inline_content(inode: &Inode) -> Content {
+    let target = if let Node::Symlink(link) = &inode.node { link.target.as_deref() } else { None };
+    Content::Inline(target.unwrap_or_default().as_bytes().to_vec())
 }
 
 /// Whether a relative target can't climb out of the mount. Every link on the way is judged by itself when it is read.

@@ -6,6 +6,7 @@ mod basics;
 mod copies;
 mod costs;
 mod gzip;
+mod links;
 mod model;
 mod passthrough;
 mod posix;

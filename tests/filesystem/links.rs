@@ -1,0 +1,123 @@
+//! Symbolic links at the instants at which nobody knows quite where they are: between the end of an upload and the word
+//! of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::FutureExt;
+use mediafs::error::Result;
+use mediafs::fs::{Fs, Ino, Kind, RenameFlags, SetAttr};
+
+use crate::world::{Bucket, ME, Meanwhile, Options, ROOT, World};
+
+const TARGET: &[u8] = b"some/where";
+
+async fn link(mount: &World, name: &str) -> Ino {
+    mount.fs.symlink(ROOT, name.as_ref(), "some/where".as_ref(), ME).await.unwrap().attr.ino
+}
+
+/// A link, to which `then` is done when it has just gone up, and the bucket after all of that.
+async fn once_up(then: impl Fn(&Fs) -> Result<()> + Send + Sync + 'static) -> (Bucket, World) {
+    let bucket = Bucket::new();
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = Arc::clone(&done);
+    let meanwhile: Meanwhile = Arc::new(move |fs, key| {
+        if key.as_str() == "link" && !done.swap(true, Ordering::Relaxed) {
+            then(fs).unwrap();
+        }
+    });
+    let mount = bucket.mount_with(Options { meanwhile: Some(meanwhile), ..Options::default() });
+    assert!(mount.names("").await.unwrap().is_empty());
+    link(&mount, "link").await;
+    mount.settle().await;
+    assert!(is_done.load(Ordering::Relaxed));
+    (bucket, mount)
+}
+
+fn at_once<T>(operation: impl Future<Output = Result<T>>) -> Result<T> {
+    operation.now_or_never().expect("all of it is known")
+}
+
+fn looked_up(fs: &Fs) -> Ino {
+    match at_once(fs.lookup(ROOT, "link".as_ref())).unwrap() {
+        mediafs::fs::Lookup::Found(entry) => entry.attr.ino,
+        mediafs::fs::Lookup::Missing(_) => panic!("the link is missing"),
+    }
+}
+
+/// From the mount that did it, and from an empty cache.
+async fn is_link(bucket: &Bucket, mount: &World, name: &str, owner: u32) {
+    assert_eq!(bucket.keys(), [name]);
+    assert_eq!(bucket.get(name).unwrap(), TARGET);
+    for mount in [mount, &bucket.mount()] {
+        let attr = mount.stat(name).await.unwrap();
+        assert_eq!((attr.kind, attr.uid, attr.size), (Kind::Symlink, owner, TARGET.len() as u64));
+        assert_eq!(mount.fs.readlink(attr.ino).await.unwrap(), TARGET);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_is_one_before_word_of_its_upload_came() {
+    let (bucket, mount) = once_up(|fs| {
+        let ino = looked_up(fs);
+        assert_eq!(at_once(fs.getattr(ino)).unwrap().attr.size, TARGET.len() as u64);
+        assert_eq!(at_once(fs.readlink(ino)).unwrap(), TARGET);
+        Ok(())
+    })
+    .await;
+    is_link(&bucket, &mount, "link", ME.uid).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_renamed_before_word_of_its_upload_came_goes_up_under_its_new_name() {
+    let (bucket, mount) = once_up(|fs| at_once(fs.rename(ROOT, "link".as_ref(), ROOT, "renamed".as_ref(), RenameFlags::default()))).await;
+    is_link(&bucket, &mount, "renamed", ME.uid).await;
+    mount.rename("renamed", "again").await.unwrap();
+    mount.settle().await;
+    is_link(&bucket, &mount, "again", ME.uid).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_changed_before_word_of_its_upload_came_keeps_its_target() {
+    let owned = SetAttr { uid: Some(7), ..SetAttr::default() };
+    let (bucket, mount) = once_up(move |fs| at_once(fs.setattr(looked_up(fs), owned)).map(drop)).await;
+    is_link(&bucket, &mount, "link", 7).await;
+    let moded = SetAttr { mode: Some(0o700), ..SetAttr::default() };
+    let (bucket, mount) = once_up(move |fs| at_once(fs.setattr(looked_up(fs), moded)).map(drop)).await;
+    is_link(&bucket, &mount, "link", ME.uid).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_removed_before_word_of_its_upload_came_is_gone() {
+    let (bucket, mount) = once_up(|fs| at_once(fs.unlink(ROOT, "link".as_ref()))).await;
+    assert!(bucket.keys().is_empty(), "{:?}", bucket.keys());
+    assert!(mount.names("").await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_changed_before_word_of_its_marker_came_has_one() {
+    for renames in [false, true] {
+        let bucket = Bucket::new();
+        let done = AtomicBool::new(false);
+        let meanwhile: Meanwhile = Arc::new(move |fs, key| {
+            if key.as_str() != "d/" || done.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            if renames {
+                return at_once(fs.rename(ROOT, "d".as_ref(), ROOT, "e".as_ref(), RenameFlags::default())).unwrap();
+            }
+            at_once(fs.rmdir(ROOT, "d".as_ref())).unwrap();
+            at_once(fs.mkdir(ROOT, "e".as_ref(), 0o700, ME)).unwrap();
+        });
+        let mount = bucket.mount_with(Options { meanwhile: Some(meanwhile), ..Options::default() });
+        assert!(mount.names("").await.unwrap().is_empty());
+        mount.mkdir("d").await.unwrap();
+        mount.chmod("d", 0o700).await.unwrap();
+        mount.settle().await;
+        assert_eq!(bucket.keys(), ["e/"]);
+        for mount in [&mount, &bucket.mount()] {
+            assert_eq!(mount.stat("e").await.unwrap().mode, 0o700);
+            assert_eq!(mount.names("").await.unwrap(), ["e"]);
+        }
+    }
+}
