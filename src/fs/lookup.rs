@@ -11,7 +11,7 @@ use super::question::{Ask, Question};
 use super::{Entry, Fs, Lookup};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
-use crate::namespace::{Child, Directory, File, Ino, Inode, Modified, Namespace, Node, ROOT, Symlink, keys};
+use crate::namespace::{Child, Directory, File, Ino, Inode, Modified, Namespace, Node, ROOT, Symlink, attributes, keys};
 use crate::types::Key;
 use crate::{clock, error};
 
@@ -238,6 +238,9 @@ impl Fs {
         let modified = Some(Modified::About(desired.since));
         let node = match &desired.content {
             Content::Inline(target) => Node::Symlink(Symlink { target: String::from_utf8(target.clone()).ok(), ..Symlink::default() }),
+            Content::CopyOf(version) | Content::Restored(version) if desired.headers.as_ref().is_some_and(attributes::is_symlink) => {
+                Node::Symlink(Symlink { version: Some(version.clone()), modified, ..Symlink::default() })
+            }
             Content::CopyOf(version) | Content::Restored(version) => {
                 Node::File(File { version: Some(version.clone()), modified, ..File::default() })
             }

@@ -287,7 +287,10 @@ impl Fs {
                 }
             }
             (Some(info), Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Object(info), asked, watch.id),
-            (Some(info), _) => self.set_headers_of(ino, &info.etag, info.headers),
+            (Some(info), _) => {
+                let version = Version { key: target, etag: info.etag, size: info.size };
+                self.take_learned(ino, version, info.last_modified, info.headers);
+            }
             (None, Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Nothing, asked, watch.id),
             (None, _) => self.ask_copy(ino, key).await?,
         }
@@ -303,9 +306,10 @@ impl Fs {
             self.set_headers(ino, headers);
             return Ok(());
         }
-        match copy.or_else(|| self.last_learned(ino)) {
-            Some((etag, headers)) => self.set_headers_of(ino, &etag, headers),
-            None => self.set_headers(ino, ObjectHeaders::default()),
+        let shown = self.names.lock().get(ino).and_then(Inode::version).cloned();
+        match (copy.or_else(|| self.last_learned(ino)), shown) {
+            (Some((etag, headers)), Some(shown)) => self.take_learned(ino, Version { etag, ..shown }, clock::now(), headers),
+            _ => self.set_headers(ino, ObjectHeaders::default()),
         }
         Ok(())
     }
@@ -324,15 +328,15 @@ impl Fs {
         self.journal.last_headers(&shown.key, &shown.etag).map(|(_, headers)| (shown.etag, headers))
     }
 
-    /// What was learned of a version before. A listing doesn't tell links from files: where the metadata does, another
-    /// inode takes the name.
+    /// What is known of a version from elsewhere than its own name. Neither a listing nor a copy that is still to be made tells
+    /// links from files: where the metadata does, another inode takes the name.
     fn take_learned(&self, ino: Ino, version: Version, modified: SystemTime, headers: ObjectHeaders) {
         let mut names = self.names.lock();
         let Some(inode) = names.get(ino) else { return };
-        let (checked, place) = (inode.checked, inode.place.clone());
+        let (checked, place) = (inode.checked.unwrap_or_else(Instant::now), inode.place.clone());
         let other_kind = attributes::is_symlink(&headers) != matches!(inode.node, Node::Symlink(_));
-        match (place, checked) {
-            (Some((parent, name)), Some(checked)) if other_kind && !inode.known => {
+        match place {
+            Some((parent, name)) if other_kind && !inode.known => {
                 let seen = Seen::Object { version, modified, headers: Some(Box::new(headers)) };
                 let absorbed = names.absorb(parent, &name, seen, checked, clock::now());
                 drop(names);

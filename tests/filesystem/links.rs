@@ -1,5 +1,5 @@
-//! Symbolic links at the instants at which nobody knows quite where they are: between the end of an upload and the word
-//! of it.
+//! Symbolic links at the instants at which nobody knows quite where they are: between the end of an upload and the word of it,
+//! and over a restart.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::FutureExt;
 use mediafs::error::Result;
 use mediafs::fs::{Fs, Ino, Kind, RenameFlags, SetAttr};
+use mediafs::store::fault::{Fault, Rule};
+use mediafs::store::{ErrorKind, ObjectStore, Operation};
+use mediafs::types::Version;
 
 use crate::world::{Bucket, ME, Meanwhile, Options, ROOT, World};
 
@@ -119,5 +122,37 @@ async fn a_directory_changed_before_word_of_its_marker_came_has_one() {
             assert_eq!(mount.stat("e").await.unwrap().mode, 0o700);
             assert_eq!(mount.names("").await.unwrap(), ["e"]);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renamed_link_is_one_after_a_restart() {
+    for (owner, is_copied) in [(ME.uid, false), (7, false), (ME.uid, true)] {
+        let bucket = Bucket::new();
+        let mount = bucket.mount();
+        let ino = link(&mount, "link").await;
+        mount.settle().await;
+        bucket.faults.add(Rule::on(Operation::CopyObject).fault(Fault::Error(ErrorKind::Unavailable)));
+        mount.rename("link", "renamed").await.unwrap();
+        if owner != ME.uid {
+            mount.fs.setattr(ino, SetAttr { uid: Some(owner), ..SetAttr::default() }).await.unwrap();
+        }
+        let folder = Arc::clone(&mount.folder);
+        mount.writer.stop();
+        drop(mount);
+        if is_copied {
+            // Killed before that was in the journal.
+            let (_, info) = bucket.memory.object(&"link".into()).unwrap();
+            let from = Version { key: "link".into(), etag: info.etag, size: info.size };
+            let _receipt = bucket.memory.copy(&from, &"renamed".into(), None).await.unwrap();
+            bucket.memory.delete(&"link".into()).await.unwrap();
+        }
+        let next = bucket.mount_in(folder, Options::default());
+        let attr = next.stat("renamed").await.unwrap();
+        assert_eq!((attr.kind, attr.uid), (Kind::Symlink, owner), "{is_copied}");
+        assert_eq!(next.fs.readlink(attr.ino).await.unwrap(), TARGET);
+        bucket.faults.clear();
+        next.settle().await;
+        is_link(&bucket, &next, "renamed", owner).await;
     }
 }
