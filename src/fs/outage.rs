@@ -20,6 +20,7 @@ use super::Fs;
 use super::question::Question;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::journal::Content;
 use crate::namespace::{Child, Ino, Namespace, Seen};
 use crate::store::StoreError;
 use crate::types::{Key, Version};
@@ -178,7 +179,11 @@ impl Fs {
         if !self.outage.is_on() {
             return None;
         }
-        self.adopt_cached(&mut names, parent, name, key).map(Remembered::Inode)
+        let is_removed = |key: &Key| self.writer.pending(key).is_some_and(|desired| desired.content == Content::Absent);
+        match self.adopt_cached(&mut names, parent, name, key) {
+            None if is_removed(key) || is_removed(&key.as_directory()) => Some(Remembered::Missing),
+            adopted => adopted.map(Remembered::Inode),
+        }
     }
 
     /// Whether all that a look-up tells of an inode is known. In an outage, what was learned of its version last will do.
@@ -210,8 +215,9 @@ impl Fs {
         let marker = key.as_directory();
         let below = (Bound::Excluded(&marker), Bound::Unbounded);
         let now = Instant::now();
-        // The map is as old as the outage: what was removed or replaced since then is not in the cache any more.
-        let is_held = |version: &Version| self.cache.has_version(version);
+        // The map is as old as the outage: what was removed or replaced since then is not in the cache any more. What is
+        // still to be removed is.
+        let is_held = |version: &Version| self.cache.has_version(version) && self.writer.pending(&version.key).is_none();
         let mut inside = cached.range::<Key, _>(below).take_while(|(key, _)| key.is_below(&marker));
         let inode = if inside.any(|(_, version)| is_held(version)) {
             names.absorb(parent, name, Seen::Directory, now, clock::now()).ino
@@ -228,22 +234,24 @@ impl Fs {
         Some(inode)
     }
 
-    /// The children of a directory that the cache knows of, when it can't be listed.
-    pub(super) fn adopt_cached_children(&self, ino: Ino) -> Result<()> {
+    /// The children of a directory that the cache knows of, when it can't be listed. What a complete listing lacked stays
+    /// missing: what the cache has of it is older.
+    fn adopt_cached_children(&self, ino: Ino) -> Result<()> {
         let mut names = self.names.lock();
         let directory = self.directory_key(&names, ino)?;
+        if names.directory(ino).is_some_and(|node| node.complete) {
+            return Ok(());
+        }
         let cached = self.cached();
         let below = (Bound::Excluded(&directory), Bound::Unbounded);
         let inside = cached.range::<Key, _>(below).take_while(|(key, _)| key.is_below(&directory));
         for (key, _) in inside {
             let rest = &key.as_str()[directory.as_str().len()..];
             let name: Arc<str> = rest.split('/').next().unwrap_or_default().into();
-            let child_key = directory.child(&name);
-            let gone = self.writer.pending(&child_key).is_some();
-            // Also a name that is known to be missing: what is in the cache is older than that.
+            // So does one that was found missing by itself.
             let known = names.directory(ino).is_some_and(|node| node.children.contains_key(&name));
-            if !name.is_empty() && !gone && !known {
-                self.adopt_cached(&mut names, ino, &name, &child_key);
+            if !name.is_empty() && !known {
+                self.adopt_cached(&mut names, ino, &name, &directory.child(&name));
             }
         }
         Ok(())
@@ -253,7 +261,7 @@ impl Fs {
     pub(super) async fn load_listing_or_remember(&self, ino: Ino) -> Result<()> {
         let known_before = self.names.lock().directory(ino).is_some_and(|node| node.complete);
         if known_before && self.outage.is_on() {
-            return self.adopt_cached_children(ino);
+            return Ok(());
         }
         let answer = if known_before || self.outage.is_on() {
             tokio::time::timeout(self.patience(), self.load_listing(ino)).await.unwrap_or(Err(Error::Timeout))

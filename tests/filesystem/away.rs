@@ -201,3 +201,58 @@ async fn a_chmod_whose_answer_was_lost_is_not_taken_for_another_hosts_change() {
     assert_eq!(mount.read("f").await.unwrap(), b"IN parts");
     assert_eq!((bucket.keys(), mount.counts.snapshot()["GetObject"]), (vec!["f".to_owned()], 1), "what was cached stays so");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_listing_lacked_is_not_shown_from_the_cache_in_an_outage() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    for directory in ["d", "unlisted", "gone"] {
+        mount.mkdir(directory).await.unwrap();
+    }
+    for path in ["kept", "removed", "d/removed", "d/kept", "unlisted/kept", "gone/removed"] {
+        mount.save(path, b"bytes").await.unwrap();
+    }
+    mount.settle().await;
+    mount.writer.stop();
+    let folder = mount.folder.clone();
+    drop(mount);
+    for path in ["removed", "d/removed", "gone/removed", "gone/"] {
+        bucket.memory.delete(&path.into()).await.unwrap();
+    }
+    let next = bucket.mount_in(folder, Options::default());
+    for _ in 0..2 {
+        assert_eq!(next.names("").await.unwrap(), ["d", "kept", "unlisted"]);
+        assert_eq!(next.names("d").await.unwrap(), ["kept"]);
+        for removed in ["removed", "gone", "d/removed"] {
+            assert!(!next.exists(removed).await, "{removed}");
+        }
+        bucket.faults.add(Rule::any().fault(Fault::Error(ErrorKind::Unreachable)));
+        sleep(Duration::from_secs(11)).await;
+        next.fs.assume_outage(mediafs::clock::now(), "nothing was answered".into());
+    }
+    assert_eq!(next.names("unlisted").await.unwrap(), ["kept"], "nobody has listed that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_removed_unsent_stays_so_after_a_restart_without_the_bucket() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    for path in ["f", "d/f", "kept"] {
+        mount.save(path, b"bytes").await.unwrap();
+    }
+    mount.settle().await;
+    bucket.faults.add(Rule::on(Operation::DeleteObject).fault(Fault::Error(ErrorKind::Unreachable)));
+    bucket.faults.add(Rule::on(Operation::DeleteObjects).fault(Fault::Error(ErrorKind::Unreachable)));
+    mount.unlink("f").await.unwrap();
+    mount.unlink("d/f").await.unwrap();
+    mount.rmdir("d").await.unwrap();
+    let folder = mount.folder.clone();
+    mount.writer.stop();
+    drop(mount);
+    bucket.faults.add(Rule::any().fault(Fault::Error(ErrorKind::Unreachable)));
+    let next = bucket.mount_in(folder, Options::default());
+    next.fs.assume_outage(mediafs::clock::now(), "refused".into());
+    assert!(!next.exists("f").await && !next.exists("d").await);
+    assert_eq!(next.names("").await.unwrap(), ["kept"]);
+}
