@@ -126,15 +126,11 @@ impl Fs {
     fn adopt_wanted(&self, names: &mut Namespace, ino: Ino) -> Result<()> {
         let key = self.directory_key(names, ino)?;
         for (wanted, desired) in self.writer.pending_below(&key) {
-            let rest = &wanted.as_str()[key.as_str().len()..];
-            let name: Arc<str> = match rest.split('/').next() {
-                Some(name) if !name.is_empty() => name.into(),
-                _ => continue,
-            };
-            if desired.content == Content::Absent || names.child(ino, &name).is_some() {
+            let (name, is_inside) = first_part(&wanted, &key);
+            if name.is_empty() || desired.content == Content::Absent || names.child(ino, &name).is_some() {
                 continue;
             }
-            let adopted = if rest.contains('/') {
+            let adopted = if is_inside {
                 self.local_directory(names, ino, &name, &key.child(&name).as_directory())
             } else {
                 self.local_inode(names, ino, &name, &desired)
@@ -159,7 +155,7 @@ impl Fs {
             key
         };
         for _ in 0..TURNS {
-            let watch = self.watch(ino);
+            let watch = self.watch(ino, &key);
             let begun = Instant::now();
             let going = self.going_names(&key);
             let mut listing = self.list(&key).await?;
@@ -174,14 +170,14 @@ impl Fs {
     /// Learns the names at the root, as far as one LIST shows them all, so that an outage that begins right after mounting
     /// finds something known. They are not taken for fresh.
     pub async fn preload(&self) -> Result<()> {
-        let (watch, begun) = (self.watch(ROOT), Instant::now());
+        let (watch, begun) = (self.watch(ROOT, &Key::root()), Instant::now());
         let page = self.store.list(&ListRequest { by_directory: true, ..ListRequest::default() }).await?;
         if page.next.is_some() {
             return Ok(());
         }
         let mut listing = Listing::default();
         listing.add(&Key::root(), &page);
-        let _complete = self.take_in_listing(ROOT, &Key::root(), listing, &watch, begun);
+        let complete = self.take_in_listing(ROOT, &Key::root(), listing, &watch, begun);
         let mut names = self.names.lock();
         for (_, ino) in names.below(ROOT) {
             if let Some(inode) = names.get_mut(ino) {
@@ -190,6 +186,7 @@ impl Fs {
         }
         if let Some(node) = names.directory_mut(ROOT) {
             node.listed = None;
+            node.complete &= complete;
         }
         Ok(())
     }
@@ -308,11 +305,16 @@ impl Fs {
             self.tell_kernel(ino, &name, absorbed);
             seen_names.insert(name);
         }
-        let keep = self.wanted_children(&names, ino, &seen_names);
+        let mut keep = self.wanted_children(&names, ino, &seen_names);
+        let arrived = watch.arrived();
+        keep.extend(
+            arrived.iter().filter(|arrived| arrived.is_below(key)).filter_map(|arrived| names.child(ino, &first_part(arrived, key).0)),
+        );
         // While an object of the directory's own name is still to go, MinIO lists nothing of what is below it.
         let file = key.without_slash();
         let covered = !key.is_root() && (self.writer.pending(&file).is_some() || self.writer.is_landing(&file));
         let vanished = names.absorb_listing(ino, &seen_names, watch.id, begun, |inode| covered || keep.contains(&inode.ino));
+        complete &= self.take_in_arrived(&mut names, ino, key, watch, begun);
         // A listing that was on its way while the marker arrived lacks it.
         let overtaken = names.is_touched(watch.id, ino, &MARKER.into()) || self.writer.is_landing(key);
         if !overtaken && let Some(node) = names.directory_mut(ino) {
@@ -336,6 +338,27 @@ impl Fs {
             })
             .filter(|child| names.key(*child).is_some_and(|key| self.is_wanted(&key) || self.writer.is_landing(&key)))
             .collect()
+    }
+
+    /// Gives their names to what arrived below the directory while it was listed, and to what waits now and may have arrived
+    /// before anybody looks again. False: one is in the bucket, and its version is not known here yet.
+    fn take_in_arrived(&self, names: &mut Namespace, ino: Ino, key: &Key, watch: &Watching<'_>, begun: Instant) -> bool {
+        if let Err(error) = self.adopt_wanted(names, ino) {
+            tracing::debug!(%key, %error, "removed while it was listed");
+        }
+        let mut complete = true;
+        for arrived in watch.arrived().iter().filter(|arrived| arrived.is_below(key)) {
+            let (name, is_inside) = first_part(arrived, key);
+            // What was touched was known meanwhile: it is there, or was removed.
+            if names.child(ino, &name).is_some() || names.is_touched(watch.id, ino, &name) {
+                continue;
+            }
+            match is_inside {
+                true => drop(names.absorb(ino, &name, Seen::Directory, begun, clock::now())),
+                false => complete = false,
+            }
+        }
+        complete
     }
 
     /// Replaces what the directory's last listing hid. What is being removed is not hidden but going.
@@ -375,4 +398,10 @@ impl Fs {
             None => Ok(()),
         }
     }
+}
+
+/// The name in `directory` of something below it, and whether it lies deeper (or is that directory's marker).
+fn first_part(key: &Key, directory: &Key) -> (Arc<str>, bool) {
+    let rest = &key.as_str()[directory.as_str().len()..];
+    rest.split_once('/').map_or((rest.into(), false), |(name, _)| (name.into(), true))
 }

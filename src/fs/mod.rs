@@ -10,6 +10,7 @@
 
 mod ahead;
 mod attributes;
+mod below;
 mod copy;
 mod create;
 mod departed;

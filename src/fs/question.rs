@@ -4,6 +4,7 @@
 //! lookups in that directory mostly missed or the name looks like a directory's, one after the other where they mostly
 //! hit, because a LIST is billed twelve times a HEAD. The parent is never listed because of one name.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,6 +17,7 @@ use crate::journal::Content;
 use crate::namespace::{Absorbed, Ino, Inode, Node, Seen, WatchId, attributes, keys};
 use crate::store::{ErrorKind, ListRequest, multipart_count};
 use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Version};
+use crate::writer::Arrivals;
 
 pub(super) struct Question {
     pub parent: Ino,
@@ -51,10 +53,18 @@ pub(super) struct Below {
     marker: Option<ListedObject>,
 }
 
-/// Ends the watch also where the question is dropped half-way.
+/// Notes what changes here and what arrives in the bucket, until the question is answered, or dropped half-way.
 pub(super) struct Watching<'a> {
     fs: &'a Fs,
     pub id: WatchId,
+    arrivals: Arrivals,
+}
+
+impl Watching<'_> {
+    /// What was wanted here and came into the bucket since the question began: an answer that lacks it is older.
+    pub fn arrived(&self) -> BTreeSet<Key> {
+        self.arrivals.keys()
+    }
 }
 
 impl Drop for Watching<'_> {
@@ -64,18 +74,19 @@ impl Drop for Watching<'_> {
 }
 
 impl Fs {
-    pub(super) fn watch(&self, directory: Ino) -> Watching<'_> {
-        Watching { fs: self, id: self.names.lock().watch(directory) }
+    /// For a question about `key` and what is below it: the directory itself, or a name in it.
+    pub(super) fn watch(&self, directory: Ino, key: &Key) -> Watching<'_> {
+        Watching { fs: self, id: self.names.lock().watch(directory), arrivals: self.writer.note_arrivals(key) }
     }
 
     /// For a question about a whole tree.
-    pub(super) fn watch_all(&self) -> Watching<'_> {
-        Watching { fs: self, id: self.names.lock().watch_all() }
+    pub(super) fn watch_all(&self, key: &Key) -> Watching<'_> {
+        Watching { fs: self, id: self.names.lock().watch_all(), arrivals: self.writer.note_arrivals(key) }
     }
 
     pub(super) async fn ask(&self, question: Question) -> Result<()> {
         let Question { parent, name, key, ask } = question;
-        let watch = self.watch(parent);
+        let watch = self.watch(parent, &key);
         let asked = Instant::now();
         let found = match ask {
             Ask::Headers { ino } => return self.ask_headers(ino, &key, &watch, &name).await,
@@ -97,7 +108,7 @@ impl Fs {
                 found => found,
             },
         };
-        self.take_in(parent, &name, &key, found, asked, watch.id);
+        self.take_in(parent, &name, &key, found, asked, &watch);
         Ok(())
     }
 
@@ -157,7 +168,7 @@ impl Fs {
         Ok(self.head(&marker).await?.map(|_| Below { marker: None }))
     }
 
-    fn take_in(&self, parent: Ino, name: &Arc<str>, key: &Key, found: Found, asked: Instant, watch: WatchId) {
+    fn take_in(&self, parent: Ino, name: &Arc<str>, key: &Key, found: Found, asked: Instant, watch: &Watching<'_>) {
         let seen = match found {
             Found::Object(info) => {
                 let version = Version { key: key.clone(), etag: info.etag, size: info.size };
@@ -168,9 +179,9 @@ impl Fs {
             Found::Nothing => None,
         };
         let mut names = self.names.lock();
-        if names.is_touched(watch, parent, name)
+        if names.is_touched(watch.id, parent, name)
             || names.key(parent).is_none()
-            || self.is_overtaken(key, seen.as_ref().map(|(seen, _)| seen))
+            || self.is_overtaken(key, seen.as_ref().map(|(seen, _)| seen), watch)
         {
             return;
         }
@@ -204,8 +215,9 @@ impl Fs {
     }
 
     /// What the bucket said of `key` is the state before a change of ours: an object that is wanted gone or is just being
-    /// deleted, nothing where an upload has just arrived. The touch that tells a question so comes a moment later.
-    fn is_overtaken(&self, key: &Key, seen: Option<&Seen>) -> bool {
+    /// deleted, nothing where an upload has arrived. The touch that tells a question so comes a moment later; for what is
+    /// below a directory of which nobody here knows yet (after a restart), not at all.
+    fn is_overtaken(&self, key: &Key, seen: Option<&Seen>, watch: &Watching<'_>) -> bool {
         let pending = self.writer.pending(key);
         match seen {
             Some(Seen::Directory) => false,
@@ -213,7 +225,7 @@ impl Fs {
                 Some(desired) => desired.content == Content::Absent,
                 None => self.writer.is_landing(key),
             },
-            None => pending.is_none() && self.writer.is_landing(key),
+            None => pending.is_none() && self.writer.is_landing(key) || !watch.arrived().is_empty(),
         }
     }
 
@@ -250,18 +262,17 @@ impl Fs {
             (target, parent)
         };
         if let Some(parent) = parent.filter(|_| target.is_marker() && !keys::looks_like_directory(name)) {
-            match self.first_below(&target).await? {
-                // Listed as a directory while it was being stored or removed: it is an object, or nothing.
-                None => {
-                    let found = self.head(key).await?.map_or(Found::Nothing, Found::Object);
-                    self.take_in(parent, name, key, found, asked, watch.id);
-                    return Ok(());
-                }
-                Some(Below { marker: None }) => {
-                    self.set_headers(ino, ObjectHeaders::default());
-                    return Ok(());
-                }
-                Some(_) => {}
+            let below = self.first_below(&target).await?;
+            // What is in it makes it a directory, in the bucket or waiting to go there.
+            if below.as_ref().map_or_else(|| self.writer.wants_below(&target), |below| below.marker.is_none()) {
+                self.set_headers(ino, ObjectHeaders::default());
+                return Ok(());
+            }
+            // Listed as a directory while it was being stored or removed: it is an object, or nothing.
+            if below.is_none() {
+                let found = self.head(key).await?.map_or(Found::Nothing, Found::Object);
+                self.take_in(parent, name, key, found, asked, watch);
+                return Ok(());
             }
         }
         let mut info = self.head(&target).await?;
@@ -286,12 +297,12 @@ impl Fs {
                     self.see_marker(ino, None);
                 }
             }
-            (Some(info), Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Object(info), asked, watch.id),
+            (Some(info), Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Object(info), asked, watch),
             (Some(info), _) => {
                 let version = Version { key: target, etag: info.etag, size: info.size };
                 self.take_learned(ino, version, info.last_modified, info.headers);
             }
-            (None, Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Nothing, asked, watch.id),
+            (None, Some(parent)) if target == *key => self.take_in(parent, name, key, Found::Nothing, asked, watch),
             (None, _) => self.ask_copy(ino, key).await?,
         }
         Ok(())

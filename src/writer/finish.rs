@@ -158,6 +158,7 @@ fn settle_entry(queue: &mut Queue, job: &Job, left: Left, now: Instant) -> Vec<W
         None => {
             // An older failure is made good.
             queue.take_error(&job.key);
+            queue.notes.arrive(&job.key);
             queue.remove(&job.key, now).map(|entry| entry.waiters).unwrap_or_default()
         }
         Some((desired, file)) => {
@@ -249,6 +250,9 @@ fn clear(shared: &Shared, jobs: &[Job], tell: impl Fn(&Key) -> Result<()>) -> bo
         match shared.journal.apply(&changes) {
             Ok(()) => {
                 for job in &current {
+                    if job.desired.content != Content::Absent {
+                        queue.notes.arrive(&job.key);
+                    }
                     let left = queue.remove(&job.key, now).map(|entry| entry.waiters).unwrap_or_default();
                     waiters.extend(left.into_iter().map(|waiter| (job.key.clone(), waiter)));
                 }

@@ -8,7 +8,7 @@
 //! - `copy` (`mark`: how one is told afterwards), `delete`, `directory`, `cycle`: the rest.
 //! - `finish`, `conflict`, `aside`: what became of it. `left_overs`: what a killed daemon left. `salvage`: what a crash of the
 //!   machine left to want.
-//! - `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads.
+//! - `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads. `view`, `arrivals`: for the file system's questions.
 //!
 //! Invariants:
 //! - The journal knows before anybody else does: a desired state is written before `apply` returns, cleared after the
@@ -20,6 +20,7 @@
 
 mod ahead;
 mod apply;
+mod arrivals;
 mod aside;
 mod backlog;
 mod backoff;
@@ -72,6 +73,7 @@ use crate::media::Rules;
 use crate::store::Store;
 use crate::types::{FileId, Key, ObjectHeaders, Version};
 
+pub use arrivals::Arrivals;
 pub use copy::copied;
 use entry::{Entry, Failure};
 #[doc(hidden)]

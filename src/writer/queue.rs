@@ -12,6 +12,7 @@ use std::ops::Bound;
 use lru::LruCache;
 use tokio::time::Instant;
 
+use super::arrivals::Notes;
 use super::entry::Entry;
 use super::gathering::Gathering;
 use super::mark::Mark;
@@ -86,6 +87,8 @@ pub struct Queue {
     recent: LruCache<Key, VecDeque<Own>>,
     pub pace: Pace,
     pub outage: Outage,
+    /// Who asks the bucket, and what arrives meanwhile.
+    pub notes: Notes,
     /// Callers of `drain`: everything is urgent.
     pub draining: usize,
     pub conflicts: u64,
@@ -142,6 +145,7 @@ impl Queue {
             recent: LruCache::new(RECENT),
             pace: Pace::new(r2),
             outage: Outage::default(),
+            notes: Notes::default(),
             draining: 0,
             conflicts: 0,
         }

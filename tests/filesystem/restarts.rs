@@ -1,13 +1,16 @@
 //! A kill in the middle of things, and the mount that comes after it.
 
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
-use mediafs::fs::RenameFlags;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mediafs::fs::{Fs, RenameFlags};
 use mediafs::store::fault::{Fault, Rule, When};
-use mediafs::store::{ErrorKind, Operation};
+use mediafs::store::{ErrorKind, ObjectStore, Operation};
 
-use crate::world::{Bucket, Options, World, data_files};
+use crate::world::{Bucket, Meanwhile, Options, ROOT, World, data_files};
 
 const EXCHANGE: RenameFlags = RenameFlags { no_replace: false, exchange: true };
 
@@ -86,4 +89,116 @@ async fn what_is_uploaded_to_close_a_circle_is_written_on_in_place() {
     next.settle().await;
     assert_eq!((bucket.get("a").unwrap(), bucket.get("b").unwrap()), (b"Fecond".to_vec(), b"First".to_vec()));
     assert_eq!(data_files(next.folder.path()).len(), 2, "no file is left over");
+}
+
+const LATER: Duration = Duration::from_secs(5);
+
+/// What a mount leaves that was killed before it could send these.
+async fn unsent(bucket: &Bucket, directories: &[&str], files: &[&str]) -> Arc<tempfile::TempDir> {
+    let mount = bucket.mount();
+    for directory in directories {
+        mount.mkdir(directory).await.unwrap();
+    }
+    mount.settle().await;
+    for operation in [Operation::PutObject, Operation::CopyObject] {
+        bucket.faults.add(Rule::on(operation).fault(Fault::Error(ErrorKind::Unavailable)));
+    }
+    for file in files {
+        mount.save(file, b"bytes").await.unwrap();
+    }
+    let folder = killed(&mount);
+    bucket.faults.clear();
+    folder
+}
+
+/// The first listing is as old as its question, and what waits has arrived before it is answered.
+fn first_listing_comes_late(bucket: &Bucket) {
+    bucket.faults.add(Rule::on(Operation::ListObjectsV2).when(When::First(1)).fault(Fault::LateReply(LATER)));
+    bucket.faults.add(Rule::on(Operation::PutObject).fault(Fault::Latency(Duration::from_secs(1))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_what_waited_overtakes_shows_it_all_the_same() {
+    let bucket = Bucket::new();
+    let folder = unsent(&bucket, &["d", "d/sub"], &["d/sub/f", "d/f", "f"]).await;
+    for marker in ["d/", "d/sub/"] {
+        bucket.memory.delete(&marker.into()).await.unwrap();
+    }
+    let next = bucket.mount_in(folder, Options::default());
+    first_listing_comes_late(&bucket);
+    assert_eq!(next.names("").await.unwrap(), ["d", "f"]);
+    assert_eq!(bucket.keys(), ["d/f", "d/sub/f", "f"], "they were on their way");
+    assert_eq!(next.names("d").await.unwrap(), ["f", "sub"]);
+    assert_eq!(next.read("d/sub/f").await.unwrap(), b"bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_what_waited_overtakes_finds_it_all_the_same() {
+    let bucket = Bucket::new();
+    // A name like a file's: that it is a directory is asked.
+    let folder = unsent(&bucket, &["d.x"], &["d.x/f"]).await;
+    bucket.memory.delete(&"d.x/".into()).await.unwrap();
+    let next = bucket.mount_in(folder, Options::default());
+    bucket.faults.add(Rule::on(Operation::ListObjectsV2).when(When::First(1)).fault(Fault::LateReply(Duration::from_secs(3))));
+    bucket.faults.add(Rule::on(Operation::PutObject).fault(Fault::Latency(Duration::from_secs(1))));
+    assert!(next.exists("d.x").await);
+    assert_eq!(bucket.keys(), ["d.x/f"], "it was on its way");
+    assert_eq!(next.read("d.x/f").await.unwrap(), b"bytes");
+    assert_eq!(next.fs.degraded(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_is_there_by_what_waits_in_it() {
+    let bucket = Bucket::new();
+    let folder = unsent(&bucket, &["d.x"], &["d.x/f"]).await;
+    bucket.memory.delete(&"d.x/".into()).await.unwrap();
+    let next = bucket.mount_in(folder, Options::default());
+    bucket.faults.add(Rule::on(Operation::PutObject).fault(Fault::Error(ErrorKind::Denied)));
+    assert!(next.exists("d.x").await);
+    assert_eq!(next.read("d.x/f").await.unwrap(), b"bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_takes_along_what_arrives_while_it_is_looked_through() {
+    let bucket = Bucket::new();
+    let folder = unsent(&bucket, &["d", "d/sub"], &["d/sub/f", "d/f"]).await;
+    let next = bucket.mount_in(folder, Options::default());
+    assert!(next.exists("d").await && !next.exists("e").await);
+    first_listing_comes_late(&bucket);
+    next.rename("d", "e").await.unwrap();
+    next.settle().await;
+    assert_eq!(bucket.keys(), ["e/", "e/f", "e/sub/", "e/sub/f"]);
+    assert_eq!(next.names("e").await.unwrap(), ["f", "sub"]);
+    assert_eq!(next.read("e/sub/f").await.unwrap(), b"bytes");
+}
+
+/// On two threads a listing can be answered between the end of an upload and the word of it.
+#[tokio::test(start_paused = true)]
+async fn a_listing_answered_before_word_of_an_upload_came_shows_what_it_brought() {
+    type Listing = BoxFuture<'static, mediafs::error::Result<Vec<mediafs::fs::DirEntry>>>;
+    let bucket = Bucket::new();
+    let folder = unsent(&bucket, &[], &["f"]).await;
+    let listing: Arc<Mutex<Option<Listing>>> = Arc::default();
+    let going_on = Arc::clone(&listing);
+    let meanwhile: Meanwhile = Arc::new(move |_: &Fs, _| {
+        let mut listing = going_on.lock().unwrap();
+        assert!(listing.as_mut().is_some_and(|listing| listing.now_or_never().is_none()), "it asks again");
+    });
+    let all_at_once = Duration::from_secs(1);
+    bucket.faults.add(Rule::on(Operation::ListObjectsV2).when(When::First(1)).fault(Fault::LateReply(all_at_once)));
+    bucket.faults.add(Rule::on(Operation::ListObjectsV2).fault(Fault::Latency(all_at_once)));
+    bucket.faults.add(Rule::on(Operation::PutObject).fault(Fault::Latency(all_at_once)));
+    let next = bucket.mount_in(folder, Options { meanwhile: Some(meanwhile), ..Options::default() });
+    let fs = Arc::clone(&next.fs);
+    let mut begun: Listing = async move {
+        let handle = fs.opendir(ROOT).await?;
+        fs.readdir(handle, 2, false).await
+    }
+    .boxed();
+    assert!((&mut begun).now_or_never().is_none());
+    *listing.lock().unwrap() = Some(begun);
+    next.settle().await;
+    let listing = listing.lock().unwrap().take().unwrap();
+    let names: Vec<_> = listing.await.unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["f"]);
 }
