@@ -58,30 +58,36 @@ impl LocalFile {
     /// Journals the sums of a changed file that comes to rest: at close, fsync and every sync. A file that would take long
     /// to read is left to the sync.
     pub fn seal(&self) -> Result<()> {
+        if self.prepare_seal()? { self.seal_with(&[]) } else { Ok(()) }
+    }
+
+    /// Finds what sums `seal_with` needs, by reading. False: there is nothing to seal, or not now.
+    pub fn prepare_seal(&self) -> Result<bool> {
         {
             let state = self.state.lock();
             let told = state.is_sealed() && state.sums.as_ref().is_none_or(|sums| !sums.is_behind());
             if !state.dirty || state.discarded || state.gone || state.loose > 0 || told {
-                return Ok(());
+                return Ok(false);
             }
         }
-        self.seal_within(CLOSE_BYTES)
+        match self.sum_up(CLOSE_BYTES) {
+            // Damage was noted; whoever reads or sends the file meets it again.
+            Err(Error::Damaged(_)) => Ok(false),
+            done => done,
+        }
     }
 
-    pub(super) fn seal_within(&self, limit_bytes: u64) -> Result<()> {
-        match self.sum_up(limit_bytes) {
-            Ok(true) => {}
-            // Damage was noted; whoever reads or sends the file meets it again.
-            Ok(false) | Err(Error::Damaged(_)) => return Ok(()),
-            Err(error) => return Err(error),
-        }
+    /// Journals the seal of what `prepare_seal` has read, and `also` with it; `also` alone where the file is no more what it was.
+    pub fn seal_with(&self, also: &[Change]) -> Result<()> {
         let mut state = self.state.lock();
-        if !state.dirty || state.discarded || state.gone || !self.unsummed(&mut state)?.is_empty() {
-            return Ok(());
+        let at_rest = state.dirty && !state.discarded && !state.gone && state.loose == 0;
+        if !at_rest || !self.unsummed(&mut state)?.is_empty() {
+            return self.shared.journal.apply(also);
         }
         let seal = Some(Seal { size: state.size, whole: true });
         self.ensure_data_file(&mut state)?;
-        let mut changes = self.sum_changes(&state, seal);
+        let mut changes = also.to_vec();
+        changes.extend(self.sum_changes(&state, seal));
         // A sum may cover fetched bytes beside changed ones: what the journal has one of, it has to call present.
         let fetched = state.present.iter().flat_map(|span| state.journalled.missing(span));
         changes.extend(fetched.map(|span| Change::AddPresent(self.id, span, state.size)));

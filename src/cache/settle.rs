@@ -39,11 +39,12 @@ impl LocalFile {
     /// After an upload: if nothing changed since `stamp`, the file is clean and holds `version`: true. Else it stays
     /// dirty, `version` becomes the base with only what changed since `stamp` counted as changed: false.
     pub fn settle(&self, stamp: &Stamp, version: &Version) -> Result<bool> {
-        self.settle_with(stamp, version, &[])
+        self.settle_with(stamp, version, &[], &[])
     }
 
-    /// `also` goes into the journal with it: the end of the upload, whose parts are this version's from here on.
-    pub fn settle_with(&self, stamp: &Stamp, version: &Version, also: &[Change]) -> Result<bool> {
+    /// `also` goes into the journal with it: the end of the upload, whose parts are this version's from here on. So does
+    /// `if_clean`, where the file is clean by this.
+    pub fn settle_with(&self, stamp: &Stamp, version: &Version, also: &[Change], if_clean: &[Change]) -> Result<bool> {
         let mut state = self.state.lock();
         let now = self.stamp_now(&mut state)?;
         let clean = now == *stamp && version.size == state.size;
@@ -59,7 +60,8 @@ impl LocalFile {
             self.become_clean(&mut state, old_base.as_ref());
         }
         self.make_stale(&mut state);
-        let journalled = self.journal_row(&mut state, also);
+        let also = [also, if clean { if_clean } else { &[] }].concat();
+        let journalled = self.journal_row(&mut state, &also);
         drop(state);
         self.filled.notify_waiters();
         self.shared.room.notify_waiters();

@@ -331,19 +331,26 @@ impl Fs {
         }
     }
 
-    /// Journals the attributes as they are after the writing so far. None: unlinked.
+    /// Journals the attributes as they are after the writing so far, and the sums with them. None: unlinked.
     pub(super) fn refresh(&self, handle: &FileHandle) -> Result<Option<Key>> {
         self.take_news(handle.ino, &handle.file)?;
         let wrote = handle.wrote.swap(false, Ordering::AcqRel);
+        let rests = handle.file.prepare_seal()?;
         let mut names = self.names.lock();
         let Some(key) = names.key(handle.ino) else { return Ok(None) };
         if wrote && handle.file.is_dirty() && self.is_wanted(&key) {
             self.fill_changed(&mut names, handle.ino, &key, &handle.file);
             let desired = self.staged(&names, handle.ino, &key, &handle.file)?;
-            self.writer.apply(vec![(key.clone(), Some(desired))], &[])?;
+            match rests {
+                true => self.writer.apply_at_rest(key.clone(), desired, &handle.file)?,
+                false => self.writer.apply(vec![(key.clone(), Some(desired))], &[])?,
+            }
+            return Ok(Some(key));
         }
         drop(names);
-        handle.file.seal()?;
+        if rests {
+            handle.file.seal_with(&[])?;
+        }
         Ok(Some(key))
     }
 }

@@ -63,6 +63,19 @@ struct Step {
 
 impl Shared {
     pub fn apply(&self, changes: Vec<(Key, Option<Desired>)>, also: &[Change]) -> Result<()> {
+        self.apply_with(changes, also, |rows| self.journal.apply(rows))
+    }
+
+    pub fn apply_at_rest(&self, key: Key, desired: Desired, file: &LocalFile) -> Result<()> {
+        self.apply_with(vec![(key, Some(desired))], &[], |rows| file.seal_with(rows))
+    }
+
+    fn apply_with(
+        &self,
+        changes: Vec<(Key, Option<Desired>)>,
+        also: &[Change],
+        commit: impl FnOnce(&[Change]) -> Result<()>,
+    ) -> Result<()> {
         let now = Instant::now();
         let mut queue = self.queue.lock();
         let steps = self.steps(&queue, changes)?;
@@ -70,9 +83,7 @@ impl Shared {
         for step in &steps {
             rows.extend(step_rows(&queue, step)?);
         }
-        if !rows.is_empty() {
-            self.journal.apply(&rows)?;
-        }
+        commit(&rows)?;
         let mut moved = BTreeMap::new();
         for step in &steps {
             self.enter(&mut queue, step, now, &mut moved);

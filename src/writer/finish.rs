@@ -74,17 +74,22 @@ fn left(entry: Option<&Entry>, job: &Job, stored: &Stored, changes: &mut Vec<Cha
     let Some(entry) = entry else { return Ok(None) };
     let unchanged = entry.generation == job.generation;
     let same_file = matches!(stored.content, Content::Staged(_)) && stored.content == entry.desired.content;
-    let mut settled = true;
-    if let (true, Some(file), Some(stamp)) = (same_file, &entry.file, &stored.stamp) {
-        let ended: Vec<Change> = stored.upload.clone().map(Change::EndUpload).into_iter().collect();
-        settled = file.settle_with(stamp, &stored.version, &ended)?;
-    }
     // Of an unchanged entry the file system may have told newer headers than the upload was begun with.
     let wanted = if unchanged { stored.wanted.as_ref() } else { entry.desired.headers.as_ref() };
     let agrees = |wanted| stored.headers.as_ref().is_some_and(|stored| gzip::agree(stored, wanted));
-    let headers_agree = wanted.is_none_or(agrees);
-    if settled && headers_agree && (unchanged || same_file) {
-        changes.push(Change::ClearDesired(job.key.clone()));
+    let may_clear = wanted.is_none_or(agrees) && (unchanged || same_file);
+    let clear: Vec<Change> = may_clear.then(|| Change::ClearDesired(job.key.clone())).into_iter().collect();
+    let mut settled = true;
+    if let (true, Some(file), Some(stamp)) = (same_file, &entry.file, &stored.stamp) {
+        // One commit says that the file is clean, that its upload is over and that nothing is wanted.
+        settled = file.settle_with(stamp, &stored.version, changes, &clear)?;
+        changes.clear();
+        if settled && may_clear {
+            return Ok(None);
+        }
+    }
+    if settled && may_clear {
+        changes.extend(clear);
         return Ok(None);
     }
     let mut file = entry.file.clone();

@@ -65,7 +65,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, LocalFile};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired, Journal};
@@ -249,6 +249,12 @@ impl Writer {
     /// staged files dirty, and schedules. `also` goes into the same transaction. Each key at most once.
     pub fn apply(&self, changes: Vec<(Key, Option<Desired>)>, also: &[Change]) -> Result<()> {
         self.shared.apply(changes, also)
+    }
+
+    /// The same of one key whose staged file comes to rest: its seal (`LocalFile::prepare_seal` was called, and said so) goes
+    /// into the same transaction.
+    pub fn apply_at_rest(&self, key: Key, desired: Desired, file: &LocalFile) -> Result<()> {
+        self.shared.apply_at_rest(key, desired, file)
     }
 
     /// A program closed a file that it could write to: it needs no rest any more. Cheap where nothing waits.

@@ -27,6 +27,29 @@ async fn a_new_file_is_one_put_and_at_most_two_look_ups() {
     assert_eq!(requests(&mount), [("HeadObject", 1), ("ListObjectsV2", 1), ("PutObject", 1)]);
 }
 
+/// Commits of the journal so far, by the record beside it.
+fn commits(mount: &World) -> u64 {
+    let tail = std::fs::read(mount.folder.path().join("journal.tail")).unwrap();
+    u64::from_le_bytes(tail[8..16].try_into().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_is_two_commits_and_its_upload_two() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    // Numbers of data files are taken in stretches, with a commit each.
+    mount.save_with("first.jpg", b"bytes", EXCLUSIVE).await.unwrap();
+    mount.settle().await;
+    assert!(!mount.exists("photo.jpg").await);
+    let before = commits(&mount);
+    // That the file is dirty, before its first byte; what it holds, and that it is at rest, when it is closed.
+    mount.save_with("photo.jpg", b"bytes", EXCLUSIVE).await.unwrap();
+    assert_eq!(commits(&mount) - before, 2);
+    mount.settle().await;
+    // What is about to be sent; that it is there, the file clean, and nothing wanted.
+    assert_eq!(commits(&mount) - before, 4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_temporary_file_and_its_rename_are_one_put() {
     let bucket = Bucket::new();

@@ -132,7 +132,7 @@ fn the_version_that_the_upload_becomes_is_the_base_of_what_was_freed() {
     let (mut world, file) = freed();
     let (id, stamp) = (file.id(), file.stamp().unwrap());
     let base = version("a", SIZE);
-    assert!(file.settle_with(&stamp, &base, &[Change::EndUpload(UploadId("u".into()))]).unwrap());
+    assert!(file.settle_with(&stamp, &base, &[Change::EndUpload(UploadId("u".into()))], &[]).unwrap());
     assert_eq!((file.missing(0..SIZE), file.freed()), (vec![16 * KIB..32 * KIB], vec![]));
     assert!(world.journal().freed().unwrap().is_empty() && world.journal().kept_uploads().unwrap().is_empty());
     drop(file);
