@@ -21,10 +21,11 @@ use crate::types::{Span, Version};
 pub async fn body(shared: &Shared, file: &Arc<LocalFile>, span: Span) -> Result<Option<Body>> {
     let reading = file.clone();
     let wanted = span.clone();
-    let Some((buffer, missing)) = blocking(move || read_present(&reading, wanted)).await? else { return Ok(None) };
-    if missing.is_empty() {
-        return hash(buffer).await.map(Some);
-    }
+    let (buffer, missing) = match blocking(move || read(&reading, wanted)).await? {
+        Some(Read::Whole(body)) => return Ok(Some(body)),
+        Some(Read::Partly(buffer, missing)) => (buffer, missing),
+        None => return Ok(None),
+    };
     let Some(base) = file.base() else {
         return Err(Error::Corrupt(format!("bytes of data file {} are missing, and it has no base to fetch them from", file.id())));
     };
@@ -39,6 +40,18 @@ pub async fn body(shared: &Shared, file: &Arc<LocalFile>, span: Span) -> Result<
     }
     let buffer = window.bytes;
     hash(buffer).await.map(Some)
+}
+
+enum Read {
+    Whole(Body),
+    /// With holes where bytes are absent, and those.
+    Partly(Vec<u8>, Vec<Span>),
+}
+
+/// Reads and hashes at one go: for a small file the way to another thread is what costs.
+fn read(file: &LocalFile, span: Span) -> Result<Option<Read>> {
+    let read = read_present(file, span)?;
+    Ok(read.map(|(buffer, missing)| if missing.is_empty() { Read::Whole(Body::new(buffer)) } else { Read::Partly(buffer, missing) }))
 }
 
 /// The bytes of `span` with holes where they are absent. None: the file is shorter by now, or was changed under the read.
