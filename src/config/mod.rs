@@ -119,7 +119,7 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, flags: VfsFlags, ar
         ttl: reader.time("ttl")?,
         negative_ttl: reader.time("negative-ttl")?,
         exclusive: reader.switch("exclusive")?,
-        passthrough: reader.choice("passthrough", &[("read", Passthrough::Read), ("off", Passthrough::Off)])?,
+        passthrough: reader.choice("passthrough", &[("read", Passthrough::Read), ("all", Passthrough::All), ("off", Passthrough::Off)])?,
         read_only: reader.switch("read-only")?,
         uid: reader.id("uid", around.uid, around.user)?,
         gid: reader.id("gid", around.gid, around.group)?,

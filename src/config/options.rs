@@ -40,7 +40,12 @@ pub const OPTIONS: &[OptionSpec] = &[
     takes("ttl", "TIME", "10s", "How long names and attributes are believed before the bucket is asked again"),
     takes("negative-ttl", "TIME", "1s", "The same for names that were not there"),
     switch("exclusive", "Nobody else writes this prefix: what is known never expires"),
-    takes("passthrough", "read|off", "read", "Which files the kernel reads by itself, at the local disk's speed"),
+    takes(
+        "passthrough",
+        "read|all|off",
+        "read",
+        "Which files the kernel reads (all: and writes) by itself, at the local disk's speed; what is being written has no checksums then",
+    ),
     switch("read-only", "Refuse every change"),
     switch("allow-other", "Let other users than the one who mounts use the files"),
     takes("uid", "USER", "", "Owner of files that carry none, by name or number; the caller without it"),

@@ -48,7 +48,7 @@ fn every_option_can_be_set() {
         ("ttl", "1m"),
         ("negative-ttl", "0s"),
         ("exclusive", "true"),
-        ("passthrough", "off"),
+        ("passthrough", "all"),
         ("read-only", "yes"),
         ("allow-other", "on"),
         ("uid", "www-data"),
@@ -73,7 +73,7 @@ fn every_option_can_be_set() {
     assert_eq!((settings.uid, settings.gid, settings.umask), (33, 1000, 0o077));
     assert!(settings.exclusive && settings.read_only && settings.allow_other && settings.unsafe_symlinks && !settings.posix_metadata);
     assert_eq!(settings.free_space_floor, FreeSpaceFloor::Percent(5));
-    assert_eq!(settings.passthrough, crate::fuse::Passthrough::Off);
+    assert_eq!(settings.passthrough, crate::fuse::Passthrough::All);
     assert_eq!(settings.public_url_base.as_deref(), Some("https://cdn.example.com"));
     assert_eq!(settings.metrics, "127.0.0.1:9464".parse().ok());
     assert_eq!(settings.identity, "s3://media/p/ at http://127.0.0.1:9000");

@@ -115,7 +115,7 @@ pub fn is_overlay(directory: &Path) -> bool {
 
 /// What was asked for, as far as the cache's disk allows it: it has to tell of every write.
 pub fn passthrough(settings: &Settings) -> Passthrough {
-    if settings.passthrough == Passthrough::Write && !tells_of_every_write(&settings.cache_dir) {
+    if settings.passthrough == Passthrough::All && !tells_of_every_write(&settings.cache_dir) {
         debug!("the cache's disk doesn't tell of every write: all writes go through the daemon");
         return Passthrough::Read;
     }

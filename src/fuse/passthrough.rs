@@ -28,7 +28,7 @@ pub enum Passthrough {
     /// Those for reading alone.
     Read,
     /// Also those for writing that allow it.
-    Write,
+    All,
     Off,
 }
 
@@ -150,7 +150,7 @@ impl Passing {
     }
 
     fn is_wanted(&self, ino: Ino, asker: Asker) -> bool {
-        let for_this = if asker.reads_only() { self.wanted != Passthrough::Off } else { self.wanted == Passthrough::Write };
+        let for_this = if asker.reads_only() { self.wanted != Passthrough::Off } else { self.wanted == Passthrough::All };
         if !for_this || asker.is_special() || !self.works.load(Ordering::Acquire) {
             return false;
         }
