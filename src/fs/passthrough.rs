@@ -107,7 +107,10 @@ impl Fs {
         let Some(look) = file.news()? else { return Ok(()) };
         let mut names = self.names.lock();
         if let Some(inode) = names.get_mut(ino) {
-            inode.changed(if simulation::is_on() { clock::now() } else { look.modified() });
+            let now = clock::now();
+            inode.changed(if simulation::is_on() { now } else { look.modified() });
+            // The disk's clock may lag a tick behind ours: it was written to after it was last read all the same.
+            inode.ctime = inode.ctime.max(inode.atime.min(now));
             attributes::forget_content(inode.headers_mut());
             let mode = without_set_id(inode.mode);
             if std::mem::replace(&mut inode.mode, mode) != mode {

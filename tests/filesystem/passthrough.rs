@@ -56,6 +56,21 @@ async fn what_is_written_past_the_daemon_is_seen_at_once_and_goes_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_after_a_write_moves_the_access_time_though_the_disks_clock_lags() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.save("f", b"one").await.unwrap();
+    mount.read("f").await.unwrap();
+    let first = mount.stat("f").await.unwrap().atime;
+    let kernel = open(&mount, "f", libc::O_RDWR).await;
+    kernel.1.descriptor().write_all_at(b"two", 0).unwrap();
+    kernel.1.descriptor().set_modified(first - Duration::from_millis(4)).unwrap();
+    close(&mount, kernel).await;
+    assert_eq!(mount.read("f").await.unwrap(), b"two");
+    assert!(mount.stat("f").await.unwrap().atime > first);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_length_that_a_truncate_starts_from_is_the_disks() {
     let bucket = Bucket::new();
     let mount = bucket.mount();
