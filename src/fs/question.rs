@@ -14,7 +14,7 @@ use super::Fs;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
-use crate::namespace::{Absorbed, Ino, Inode, Node, Seen, WatchId, attributes, keys};
+use crate::namespace::{Absorbed, Ino, Inode, Namespace, Node, Seen, WatchId, attributes, keys};
 use crate::store::{ErrorKind, ListRequest, multipart_count};
 use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Version};
 use crate::writer::Arrivals;
@@ -198,20 +198,30 @@ impl Fs {
             }
             return;
         };
+        let is_directory = matches!(seen, Seen::Directory);
         let absorbed = names.absorb(parent, name, seen, asked, clock::now());
-        if let Some(marker) = marker {
-            let headers = self.learned(&marker);
-            if let Some(inode) = names.get_mut(absorbed.ino)
-                && let (Some(headers), false) = (headers, inode.known)
-            {
-                inode.take_headers(headers);
-            }
-            if let Some(node) = names.directory_mut(absorbed.ino) {
-                node.see_marker(Some(&marker.version()));
-            }
+        if is_directory {
+            self.take_in_marker(&mut names, absorbed.ino, key, marker.as_ref());
         }
         drop(names);
         self.tell_kernel(parent, name, absorbed);
+    }
+
+    /// A directory's marker sorts before everything below it: where something else came first, there is none, and nothing
+    /// more to ask for.
+    fn take_in_marker(&self, names: &mut Namespace, ino: Ino, key: &Key, marker: Option<&ListedObject>) {
+        if marker.is_none() && self.writer.is_landing(&key.as_directory()) {
+            return;
+        }
+        let headers = marker.map_or_else(|| Some(ObjectHeaders::default()), |marker| self.learned(marker));
+        if let Some(inode) = names.get_mut(ino)
+            && let (Some(headers), false) = (headers, inode.known)
+        {
+            inode.take_headers(headers);
+        }
+        if let Some(node) = names.directory_mut(ino) {
+            node.see_marker(marker.map(ListedObject::version).as_ref());
+        }
     }
 
     /// What the bucket said of `key` is the state before a change of ours: an object that is wanted gone or is just being

@@ -111,6 +111,17 @@ async fn a_cold_small_file_is_one_head_and_one_get_and_then_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_directory_that_another_tool_made_is_one_head_and_one_list() {
+    let bucket = Bucket::new();
+    for name in ["photos", "v1.0"] {
+        bucket.put(&format!("{name}/a.jpg"), b"bytes").await;
+        let mount = bucket.mount();
+        assert_eq!(mount.stat(name).await.unwrap().mode & 0o777, 0o755);
+        assert_eq!(requests(&mount), [("HeadObject", 1), ("ListObjectsV2", 1)], "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_the_ttl_one_head_confirms_what_is_cached() {
     let bucket = Bucket::new();
     bucket.put("photo.jpg", b"bytes").await;

@@ -62,10 +62,7 @@ async fn check(bucket: &Bucket, options: Options, path: &str, expected: &[u8]) {
 
 /// A crash of the daemon alone.
 fn restart(bucket: &Bucket, mount: World) -> World {
-    let folder = Arc::clone(&mount.folder);
-    mount.writer.stop();
-    drop(mount);
-    bucket.mount_in(folder, options())
+    bucket.mount_in(mount.crashed(), options())
 }
 
 #[tokio::test(start_paused = true)]

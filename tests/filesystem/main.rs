@@ -5,6 +5,7 @@ mod away;
 mod basics;
 mod copies;
 mod costs;
+mod fleet;
 mod gzip;
 mod links;
 mod model;

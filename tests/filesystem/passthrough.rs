@@ -33,10 +33,7 @@ async fn close(mount: &World, (handle, backing): (u64, Backing)) {
 
 /// A kill of the daemon; programs that had files open go on writing.
 fn restart(bucket: &Bucket, mount: World) -> World {
-    let folder = Arc::clone(&mount.folder);
-    mount.writer.stop();
-    drop(mount);
-    bucket.mount_in(folder, Options::default())
+    bucket.mount_in(mount.crashed(), Options::default())
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,6 @@
 //! Data files that change behind the daemon's back: what programs read then, and what reaches the bucket.
 
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use mediafs::error::Error;
 use mediafs::store::ErrorKind;
@@ -37,10 +36,7 @@ async fn state(mount: &World, path: &str) -> String {
 
 /// A crash of the daemon alone.
 fn restart(bucket: &Bucket, mount: World) -> World {
-    let folder = Arc::clone(&mount.folder);
-    mount.writer.stop();
-    drop(mount);
-    bucket.mount_in(folder, Options::default())
+    bucket.mount_in(mount.crashed(), Options::default())
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,6 +34,7 @@ pub struct Bucket {
 pub struct World {
     pub fs: Arc<Fs>,
     pub writer: Arc<Writer>,
+    pub cache: Arc<Cache>,
     pub counts: RequestCounts,
     pub folder: Arc<tempfile::TempDir>,
     pub kernel: Kernel,
@@ -222,14 +223,14 @@ impl Bucket {
             r2: options.folds_names,
             rules: Arc::clone(&options.rules),
         };
-        let fs = Fs::new(store, journal, cache, reader, Arc::clone(&writer), config).unwrap();
+        let fs = Fs::new(store, journal, Arc::clone(&cache), reader, Arc::clone(&writer), config).unwrap();
         if let Some(meanwhile) = options.meanwhile {
             // Who comes first is whom the writer tells.
             writer.start(Arc::new(LateWord { fs: Arc::downgrade(&fs), meanwhile }));
         }
         let kernel = Kernel::default();
         fs.start(Arc::new(Told { kernel: kernel.clone(), fs: Arc::downgrade(&fs) }));
-        World { fs, writer, counts, folder, kernel }
+        World { fs, writer, cache, counts, folder, kernel }
     }
 
     /// Another program's PUT.
@@ -440,6 +441,12 @@ impl World {
     pub async fn chmod(&self, path: &str, mode: u32) -> Result<()> {
         let ino = self.stat(path).await?.ino;
         self.fs.setattr(ino, SetAttr { mode: Some(mode), ..SetAttr::default() }).await.map(drop)
+    }
+
+    /// A crash of the daemon alone: what it left on the disk.
+    pub fn crashed(self) -> Arc<tempfile::TempDir> {
+        self.writer.stop();
+        Arc::clone(&self.folder)
     }
 
     /// Until all is in the bucket.
