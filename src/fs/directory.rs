@@ -305,6 +305,9 @@ impl Fs {
             self.tell_kernel(ino, &name, absorbed);
             seen_names.insert(name);
         }
+        if !seen_names.is_empty() {
+            names.prove(ino, begun);
+        }
         let mut keep = self.wanted_children(&names, ino, &seen_names);
         let arrived = watch.arrived();
         keep.extend(

@@ -165,11 +165,13 @@ impl Fs {
             Some(Child::Inode(ino)) => {
                 let inode = names.get(ino).ok_or(Error::NotFound)?;
                 // A removed object is behind a tombstone; only a directory of that name can be shown.
-                if (!removed || inode.is_directory()) && is_fresh(inode.checked) {
+                if (!removed || inode.is_directory()) && is_fresh(inode.confirmed()) {
                     return Ok(self.known_or_ask(names, parent, name, ino, key));
                 }
                 if inode.is_directory() {
-                    return Ok(Answer::Ask(Question { parent, name: Arc::clone(name), key, ask: Ask::DirectoryFirst { removed } }));
+                    let marked = names.directory(ino).is_some_and(|node| node.marker == Some(true));
+                    let ask = if marked && !removed { Ask::Marker { ino } } else { Ask::DirectoryFirst { removed } };
+                    return Ok(Answer::Ask(Question { parent, name: Arc::clone(name), key, ask }));
                 }
             }
             Some(Child::Missing(checked)) if listed || (is_fresh(Some(checked)) && recent(checked)) => return Ok(Answer::Is(None)),
@@ -270,7 +272,7 @@ impl Fs {
     /// How long the kernel may believe in the inode: local state doesn't change behind it, a clean one until its TTL ends.
     pub(super) fn entry(&self, names: &Namespace, ino: Ino) -> Result<Entry> {
         let attr = self.attr(names, ino)?;
-        let ttl = match names.get(ino).and_then(|inode| inode.checked) {
+        let ttl = match names.get(ino).and_then(Inode::confirmed) {
             _ if self.config.exclusive => super::FOREVER,
             Some(checked) if ino != ROOT => self.config.ttl.saturating_sub(checked.elapsed()),
             _ => self.config.ttl,

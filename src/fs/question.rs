@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::Fs;
+use super::{Fs, MARKER};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
@@ -34,6 +34,8 @@ pub(super) enum Ask {
     Both,
     /// LIST, then HEAD where nothing is below. `removed`: the object itself is wanted gone, so only a directory counts.
     DirectoryFirst { removed: bool },
+    /// A directory that had a marker: HEAD of that, a twelfth of a LIST's price, and the attributes with it.
+    Marker { ino: Ino },
     /// HEAD alone: nothing was below the name a moment ago.
     ObjectOnly,
     /// It exists; what does its metadata say?
@@ -103,13 +105,52 @@ impl Fs {
                     (None, object) => object?.map_or(Found::Nothing, Found::Object),
                 }
             }
-            Ask::DirectoryFirst { removed } => match self.directory_or_nothing(&key).await? {
-                Found::Nothing if !removed => self.head(&key).await?.map_or(Found::Nothing, Found::Object),
-                found => found,
-            },
+            Ask::DirectoryFirst { removed } => self.directory_first(&key, removed).await?,
+            Ask::Marker { ino } if self.ask_marker(ino, &key, asked).await? => return Ok(()),
+            Ask::Marker { .. } => self.directory_first(&key, false).await?,
         };
         self.take_in(parent, &name, &key, found, asked, &watch);
         Ok(())
+    }
+
+    /// True where the marker of the directory is there still: then the directory is, and has the attributes that it says.
+    /// False where it is gone or a change of ours is under way.
+    async fn ask_marker(&self, ino: Ino, key: &Key, asked: Instant) -> Result<bool> {
+        let marker = key.as_directory();
+        let watch = self.watch(ino);
+        let Some(info) = self.head(&marker).await? else { return Ok(false) };
+        let version = Version { key: marker, etag: info.etag, size: info.size };
+        self.learn(&version, info.last_modified, &info.headers);
+        let mut names = self.names.lock();
+        let overtaken = names.is_touched(watch.id, ino, &MARKER.into())
+            || self.writer.pending(&version.key).is_some()
+            || self.writer.is_landing(&version.key)
+            || names.key(ino).as_ref() != Some(&version.key);
+        if overtaken {
+            return Ok(false);
+        }
+        names.prove(ino, asked);
+        let Some(inode) = names.get_mut(ino) else { return Ok(true) };
+        inode.checked = Some(asked);
+        let changed = !inode.known || inode.headers().metadata != info.headers.metadata;
+        if changed {
+            inode.take_headers(info.headers);
+        }
+        if let Some(node) = names.directory_mut(ino) {
+            node.see_marker(Some(&version));
+        }
+        drop(names);
+        if changed {
+            self.invalidate_inode(ino);
+        }
+        Ok(true)
+    }
+
+    async fn directory_first(&self, key: &Key, removed: bool) -> Result<Found> {
+        Ok(match self.directory_or_nothing(key).await? {
+            Found::Nothing if !removed => self.head(key).await?.map_or(Found::Nothing, Found::Object),
+            found => found,
+        })
     }
 
     async fn directory_or_nothing(&self, key: &Key) -> Result<Found> {
@@ -199,6 +240,7 @@ impl Fs {
             return;
         };
         let is_directory = matches!(seen, Seen::Directory);
+        names.prove(parent, asked);
         let absorbed = names.absorb(parent, name, seen, asked, clock::now());
         if is_directory {
             self.take_in_marker(&mut names, absorbed.ino, key, marker.as_ref());

@@ -104,6 +104,8 @@ pub struct Directory {
     pub complete: bool,
     /// Whether the marker object `dir/` is in the bucket; None: not known.
     pub marker: Option<bool>,
+    /// When the bucket last showed something below it.
+    pub proven: Option<Instant>,
     /// The marker's version where it holds bytes, as some programs' do: they are kept.
     pub filled: Option<Version>,
     pub headers: ObjectHeaders,
@@ -135,6 +137,23 @@ pub struct Symlink {
 /// A program that makes so many new names in a directory within [`BURST`] is filling it.
 const FILLING: u32 = 8;
 const BURST: Duration = Duration::from_secs(1);
+/// So long what is below a directory proves that it is there; then it is asked for itself, because another host may have
+/// given it a marker with other attributes.
+const PROOF: Duration = Duration::from_secs(60);
+
+impl Inode {
+    /// When the bucket last showed that it is there. A directory without a marker is nothing but what is below it, and a
+    /// HEAD for a file costs a twelfth of the LIST that would ask for the directory.
+    pub fn confirmed(&self) -> Option<Instant> {
+        let checked = self.checked?;
+        match &self.node {
+            Node::Directory(Directory { marker: Some(false), proven: Some(proven), .. }) if *proven < checked + PROOF => {
+                Some(checked.max(*proven))
+            }
+            _ => Some(checked),
+        }
+    }
+}
 
 impl Directory {
     /// The bucket has this marker, or none.

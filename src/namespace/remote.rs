@@ -61,6 +61,20 @@ impl Namespace {
         Absorbed { ino, changed, replaced: false }
     }
 
+    /// The bucket showed something in `directory` at that time: so it is there, and what it is in.
+    pub fn prove(&mut self, mut directory: Ino, at: Instant) {
+        while let Some(inode) = self.get_mut(directory) {
+            let above = inode.place.as_ref().map(|(parent, _)| *parent);
+            let Node::Directory(node) = &mut inode.node else { return };
+            if node.proven.is_some_and(|proven| proven >= at) {
+                return;
+            }
+            node.proven = Some(at);
+            let Some(above) = above else { return };
+            directory = above;
+        }
+    }
+
     fn absorb_new(&mut self, directory: Ino, name: &Arc<str>, seen: Seen, checked: Instant, now: SystemTime) -> Absorbed {
         let node = match &seen {
             Seen::Directory => Node::Directory(Directory::default()),

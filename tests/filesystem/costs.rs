@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mediafs::store::ObjectStore;
 use mediafs::store::fault::{Fault, Rule};
 
 use crate::world::{Bucket, World, requests};
@@ -119,6 +120,49 @@ async fn a_directory_that_another_tool_made_is_one_head_and_one_list() {
         assert_eq!(mount.stat(name).await.unwrap().mode & 0o777, 0o755);
         assert_eq!(requests(&mount), [("HeadObject", 1), ("ListObjectsV2", 1)], "{name}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_directory_is_asked_for_once_a_minute_and_its_files_once_a_ttl() {
+    let bucket = Bucket::new();
+    for name in ["photos/a.jpg", "photos/b.jpg"] {
+        bucket.put(name, b"bytes").await;
+    }
+    let mount = bucket.mount();
+    for view in 0..20 {
+        mount.stat(["photos/a.jpg", "photos/b.jpg"][view % 2]).await.unwrap();
+        tokio::time::advance(std::time::Duration::from_millis(5500)).await;
+    }
+    // A HEAD each, one to see that the directory is no file, and a LIST at the first and at the sixtieth second.
+    assert_eq!(requests(&mount), [("HeadObject", 21), ("ListObjectsV2", 2)]);
+    for name in ["photos/a.jpg", "photos/b.jpg"] {
+        bucket.memory.delete(&name.into()).await.unwrap();
+    }
+    tokio::time::advance(std::time::Duration::from_secs(10)).await;
+    assert!(!mount.exists("photos").await, "gone within the TTL of what was seen last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_with_a_marker_is_confirmed_by_a_head_that_brings_its_attributes() {
+    let bucket = Bucket::new();
+    let (here, there) = (bucket.mount(), bucket.mount());
+    here.mkdir("d").await.unwrap();
+    here.settle().await;
+    assert_eq!(there.stat("d").await.unwrap().mode & 0o777, 0o755);
+    here.chmod("d", 0o700).await.unwrap();
+    here.save("d/f", b"bytes").await.unwrap();
+    let changed = here.stat("d").await.unwrap().mtime;
+    here.settle().await;
+    let before = there.counts.snapshot();
+    tokio::time::advance(std::time::Duration::from_secs(11)).await;
+    assert_eq!(there.stat("d").await.unwrap().mode & 0o777, 0o700, "another host's change of mode shows within the TTL");
+    assert_eq!(since(&there, &before), [("HeadObject", 1)]);
+    assert_eq!(here.stat("d").await.unwrap().mtime, changed, "what the marker doesn't say goes on here");
+    here.unlink("d/f").await.unwrap();
+    here.rmdir("d").await.unwrap();
+    here.settle().await;
+    tokio::time::advance(std::time::Duration::from_secs(11)).await;
+    assert!(!there.exists("d").await);
 }
 
 #[tokio::test(start_paused = true)]

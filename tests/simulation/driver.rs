@@ -434,7 +434,7 @@ impl Driver {
         for row in self.mount.journal.files().unwrap_or_default() {
             self.note(format!("{row:?}"));
         }
-        self.note(format!("{:?} {:?}", self.mount.world.writer.backlog(), self.mount.cache.usage()));
+        self.note(format!("{:?} {:?}", self.mount.world.writer.backlog(), self.mount.world.cache.usage()));
     }
 
     /// The whole tree as the mount shows it.

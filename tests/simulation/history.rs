@@ -194,7 +194,7 @@ impl Life {
         }
         // What the look has fetched.
         tokio::time::sleep(Duration::from_secs(10)).await;
-        sync(&driver.mount.cache).map_err(|error| error.to_string())?;
+        sync(&driver.mount.world.cache).map_err(|error| error.to_string())?;
         self.check_bucket(machine).await?;
         driver.check_survivors()?;
         self.check_leftovers(driver)?;
@@ -241,7 +241,7 @@ impl Life {
 
     /// Neither rows without a file nor files without a row.
     fn check_leftovers(&self, driver: &Driver) -> Checked {
-        let (journal, cache) = (&driver.mount.journal, &driver.mount.cache);
+        let (journal, cache) = (&driver.mount.journal, &driver.mount.world.cache);
         let show = |error: mediafs::error::Error| error.to_string();
         let desired = journal.desired().map_err(show)?;
         let (uploads, attempts) = (journal.uploads().map_err(show)?, journal.attempts().map_err(show)?);

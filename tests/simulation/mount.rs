@@ -43,7 +43,6 @@ pub struct Settings {
 pub struct Mount {
     pub world: World,
     pub journal: Arc<Journal>,
-    pub cache: Arc<Cache>,
     pub faults: Faults,
 }
 
@@ -77,8 +76,8 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
     let kernel = Kernel::default();
     fs.start(Arc::new(Told { kernel: kernel.clone(), fs: Arc::downgrade(&fs) }));
     tokio::spawn(keep(Arc::clone(&cache)));
-    let world = World { fs, writer, counts: RequestCounts::new(), folder: Arc::clone(&machine.folder), kernel };
-    Ok(Mount { world, journal, cache, faults })
+    let world = World { fs, writer, cache, counts: RequestCounts::new(), folder: Arc::clone(&machine.folder), kernel };
+    Ok(Mount { world, journal, faults })
 }
 
 /// About half of the names, so that files get out of the rule and into it.
