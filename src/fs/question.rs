@@ -117,7 +117,7 @@ impl Fs {
     /// False where it is gone or a change of ours is under way.
     async fn ask_marker(&self, ino: Ino, key: &Key, asked: Instant) -> Result<bool> {
         let marker = key.as_directory();
-        let watch = self.watch(ino);
+        let watch = self.watch(ino, &marker);
         let Some(info) = self.head(&marker).await? else { return Ok(false) };
         let version = Version { key: marker, etag: info.etag, size: info.size };
         self.learn(&version, info.last_modified, &info.headers);
@@ -125,6 +125,7 @@ impl Fs {
         let overtaken = names.is_touched(watch.id, ino, &MARKER.into())
             || self.writer.pending(&version.key).is_some()
             || self.writer.is_landing(&version.key)
+            || watch.arrived().contains(&version.key)
             || names.key(ino).as_ref() != Some(&version.key);
         if overtaken {
             return Ok(false);
@@ -243,7 +244,7 @@ impl Fs {
         names.prove(parent, asked);
         let absorbed = names.absorb(parent, name, seen, asked, clock::now());
         if is_directory {
-            self.take_in_marker(&mut names, absorbed.ino, key, marker.as_ref());
+            self.take_in_marker(&mut names, absorbed.ino, key, marker.as_ref(), watch);
         }
         drop(names);
         self.tell_kernel(parent, name, absorbed);
@@ -251,8 +252,9 @@ impl Fs {
 
     /// A directory's marker sorts before everything below it: where something else came first, there is none, and nothing
     /// more to ask for.
-    fn take_in_marker(&self, names: &mut Namespace, ino: Ino, key: &Key, marker: Option<&ListedObject>) {
-        if marker.is_none() && self.writer.is_landing(&key.as_directory()) {
+    fn take_in_marker(&self, names: &mut Namespace, ino: Ino, key: &Key, marker: Option<&ListedObject>, watch: &Watching<'_>) {
+        let own = key.as_directory();
+        if marker.is_none() && (self.writer.is_landing(&own) || watch.arrived().contains(&own)) {
             return;
         }
         let headers = marker.map_or_else(|| Some(ObjectHeaders::default()), |marker| self.learned(marker));
