@@ -33,6 +33,35 @@ impl Page {
         }
     }
 
+    /// What only grows and isn't counted in whole ones.
+    pub fn amount(&mut self, name: &str, help: &str, value: f64) {
+        self.one(name, help, "counter", value);
+    }
+
+    /// One histogram for each value of a label. `bounds` are the upper ones, without the last, endless bucket; each row has
+    /// the label's value, the count of each bucket alone (one more than bounds), and the sum.
+    pub fn histograms<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        bounds: &[f64],
+        rows: impl IntoIterator<Item = (&'a str, Vec<u64>, f64)>,
+    ) {
+        self.head(name, help, "histogram");
+        for (which, counts, sum) in rows {
+            let which = escaped(which);
+            let mut below = 0;
+            let bounds = bounds.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+            for (bound, count) in bounds.zip(counts) {
+                below += count;
+                self.line(format_args!("{name}_bucket{{{label}=\"{which}\",le=\"{bound}\"}} {below}"));
+            }
+            self.line(format_args!("{name}_sum{{{label}=\"{which}\"}} {sum}"));
+            self.line(format_args!("{name}_count{{{label}=\"{which}\"}} {below}"));
+        }
+    }
+
     /// Facts that don't change, as labels of a gauge that is always 1.
     pub fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) {
         self.head(name, help, "gauge");

@@ -5,10 +5,50 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+
+/// A value that can be replaced while others read it without a lock. What it was before stays in memory, since somebody may
+/// still look at it: for what changes when somebody asks for it, not by itself.
+#[derive(Debug)]
+pub struct Live<T> {
+    value: T,
+    next: OnceLock<Box<Live<T>>>,
+}
+
+impl<T> Live<T> {
+    pub fn new(value: T) -> Self {
+        Self { value, next: OnceLock::new() }
+    }
+
+    pub fn replace(&self, value: T) {
+        let mut newest = Box::new(Self::new(value));
+        let mut last = self.last();
+        while let Err(refused) = last.next.set(newest) {
+            newest = refused;
+            last = last.last();
+        }
+    }
+
+    fn last(&self) -> &Self {
+        let mut last = self;
+        while let Some(next) = last.next.get() {
+            last = next;
+        }
+        last
+    }
+}
+
+impl<T> Deref for Live<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.last().value
+    }
+}
 
 /// Where an object lies below the mount's prefix, byte for byte: `a/b.jpg`, `a/` for a directory's marker, the empty
 /// key for the root. UTF-8, without a leading slash.
@@ -281,6 +321,15 @@ mod tests {
         ] {
             assert_eq!(Archive::of(class, restore), expected, "{class:?} {restore:?}");
         }
+    }
+
+    #[test]
+    fn a_live_value_is_the_last_one() {
+        let live = Live::new(1);
+        let before: &i32 = &live;
+        live.replace(2);
+        live.replace(3);
+        assert_eq!((*before, *live), (1, 3));
     }
 
     #[test]

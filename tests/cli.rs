@@ -254,9 +254,9 @@ fn options_are_checked_before_anything_else() {
 }
 
 #[test]
-fn status_flush_and_url_want_a_mount() {
+fn what_asks_a_mount_wants_one() {
     let place = Place::new();
-    for command in ["status", "flush", "url"] {
+    for command in ["status", "flush", "url", "warm", "ls-conflicts"] {
         let run = |path: String| Run::new([command.to_owned(), path]);
         assert_says(&run(place.path("mnt")).refusal(1), &["is not on a mediafs mount"]);
         assert_says(&run(place.path("missing")).refusal(1), &["missing"]);
@@ -285,6 +285,60 @@ fn recover_wants_a_cache_directory_that_nobody_uses() {
     assert_says(&run(cache.clone(), &["export", &format!("{cache}/inside")]).refusal(2), &["another place"]);
     let listed = run(cache, &["list"]).output();
     assert!(listed.status.success() && String::from_utf8_lossy(&listed.stdout).contains("Nothing waits"), "{listed:?}");
+}
+
+#[test]
+fn a_configuration_file_is_checked_without_a_mount() {
+    let place = Place::new();
+    let check = |text: &str| {
+        fs::write(place.path("m.toml"), text).expect("file");
+        Run::new(["config".to_owned(), "check".to_owned(), place.path("m.toml")])
+    };
+    assert!(check("ttl = '5s'\n").output().status.success());
+    assert_says(&check("ttl = '5s'\ncache-sise = 1").refusal(2), &["m.toml", "did you mean cache-size?"]);
+    assert_says(&Run::new(["config".to_owned(), "check".to_owned(), place.path("missing")]).refusal(2), &["missing", "can't read it"]);
+    let example = Run::new(["config", "example"]).output();
+    let text = String::from_utf8(example.stdout).expect("UTF-8");
+    assert!(check(&text).output().status.success() && text.contains("# cache-size = \"10GiB\""), "{text}");
+}
+
+#[test]
+fn shells_and_man_learn_every_command() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = String::from_utf8(Run::new(["completions", shell]).output().stdout).expect("UTF-8");
+        assert!(script.contains("ls-conflicts") && script.contains("cache-size"), "{shell}");
+    }
+    assert_says(&Run::new(["completions", "tcl"]).refusal(2), &["tcl", "bash"]);
+    let written = Run::new(["man".to_owned(), place.path("man")]).output();
+    assert!(written.status.success(), "{written:?}");
+    for (page, part) in [
+        ("man1/mediafs.1", "mediafs\\-warm(1)"),
+        ("man1/mediafs-mount.1", "cache\\-size"),
+        ("man1/mediafs-recover-export.1", ".TH"),
+        ("man8/mount.mediafs.8", "config=FILE"),
+    ] {
+        let text = fs::read_to_string(place.path(&format!("man/{page}"))).expect(page);
+        assert!(text.contains(part), "{page} lacks {part}:\n{text}");
+    }
+    assert!(!place.directory.path().join("man/man1/mediafs-emulator.1").exists(), "what is for tests has no page");
+}
+
+#[test]
+fn what_a_flag_of_a_command_means_is_checked_first() {
+    for (arguments, parts) in [
+        (&["status", "/", "--watch", "--interval", "soon"][..], &["--interval soon"][..]),
+        (&["status", "/", "--watch", "--json"], &["--json"]),
+        (&["warm", "/", "--jobs", "0"], &["--jobs"]),
+        (&["resolve", "/", "--keep", "all"], &["copy, name, both"]),
+        (&["warm"], &["PATH"]),
+    ] {
+        let run = Run::new(arguments.iter().copied());
+        let output = run.output();
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(parts.iter().all(|part| said.contains(part)) || said.contains("is not on a mediafs mount"), "{arguments:?}: {said}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Reads the status of a mount: an extended attribute of its root.
+//! Reads the status of a mount, an extended attribute of its root; and other attributes.
 
 use std::ffi::CString;
 use std::io;
@@ -54,6 +54,14 @@ pub fn read(path: &Path, name: &str) -> io::Result<String> {
         }
     }
     result.map(|_| String::new())
+}
+
+/// Sets an attribute.
+pub fn set(path: &Path, name: &str, value: &str) -> io::Result<()> {
+    let (path, name) = (CString::new(path.as_os_str().as_bytes())?, CString::new(name)?);
+    // SAFETY: two NUL-terminated strings, and bytes with their true length, that live during the call.
+    let done = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// An empty buffer asks for the length.

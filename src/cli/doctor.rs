@@ -14,10 +14,12 @@ use crate::daemon::{self, Signals};
 use crate::doctor::{Finding, Outcome, Places, Report, examine};
 
 /// What a mount's options say about the bucket, the cache directory and this machine.
-const DOCTOR_OPTIONS: [&str; 13] = [
+const DOCTOR_OPTIONS: [&str; 15] = [
     "endpoint-url",
     "region",
     "ca-file",
+    "credentials-file",
+    "profile",
     "cache-dir",
     "cache-size",
     "free-space-floor",

@@ -1,27 +1,28 @@
 //! `mediafs flush PATH`: returns when the file, or everything below the directory, is in the bucket.
 //!
-//! It is fsync(2) on the path and nothing else; the rest is a progress bar.
+//! It is fsync(2) on the path and nothing else; the rest is telling how far it is.
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command};
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::{Arg, ArgMatches, Command, ValueHint};
 
+use super::progress::{POLL, Progress};
 use super::{Failure, attribute};
 use crate::daemon::{Report, bytes_text};
 
-/// Often enough to look alive.
-const POLL: Duration = Duration::from_millis(200);
-
 pub fn command() -> Command {
-    Command::new("flush")
-        .about("Wait until a file, or everything below a directory, is in the bucket")
-        .arg(Arg::new("path").value_name("PATH").required(true).value_parser(clap::value_parser!(PathBuf)))
+    Command::new("flush").about("Wait until a file, or everything below a directory, is in the bucket").arg(
+        Arg::new("path")
+            .value_name("PATH")
+            .required(true)
+            .value_parser(clap::value_parser!(PathBuf))
+            .value_hint(ValueHint::AnyPath)
+            .help("A file or a directory on a mount"),
+    )
 }
 
 pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
@@ -31,8 +32,7 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     let file = File::open(path).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
     let (send, done) = mpsc::channel();
     thread::Builder::new().name("flush".into()).spawn(move || send.send(file.sync_all()).ok())?;
-    let result = if io::stderr().is_terminal() { watch(&root, &before, &done) } else { wait(&done) };
-    match result {
+    match watch(&root, &before, &done) {
         Ok(()) => {
             eprintln!("{} is in the bucket", path.display());
             Ok(())
@@ -41,30 +41,23 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-fn wait(done: &mpsc::Receiver<io::Result<()>>) -> io::Result<()> {
-    done.recv().unwrap_or_else(|_| Err(io::Error::other("the flush ended without a result")))
-}
-
+/// What is shown is the whole mount's: what else waits takes part in it.
 fn watch(root: &Path, before: &Report, done: &mpsc::Receiver<io::Result<()>>) -> io::Result<()> {
-    let bar = ProgressBar::new(before.dirty_bytes);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {binary_bytes} of {binary_total_bytes} {binary_bytes_per_sec} {msg}") {
-        bar.set_style(style);
-    }
+    let mut progress = Progress::new(before.dirty_bytes);
+    let mut total = before.dirty_bytes;
     let result = loop {
         match done.recv_timeout(POLL) {
             Ok(result) => break result,
-            Err(RecvTimeoutError::Disconnected) => break wait(done),
+            Err(RecvTimeoutError::Disconnected) => break Err(io::Error::other("the flush ended without a result")),
             Err(RecvTimeoutError::Timeout) => {}
         }
-        // A status that can't be had leaves the bar where it is.
+        // A status that can't be had leaves what is shown as it is.
         if let Ok((_, now)) = attribute::report(root) {
-            let (left, total) = (now.dirty_bytes, bar.length().unwrap_or_default().max(now.dirty_bytes));
-            bar.set_length(total);
-            bar.set_position(total - left);
-            bar.set_message(format!("{} files left", now.dirty_files));
+            total = total.max(now.dirty_bytes);
+            progress.update(total - now.dirty_bytes, total, &format!("{} files left", now.dirty_files));
         }
     };
-    bar.finish_and_clear();
+    progress.finish();
     result
 }
 

@@ -15,7 +15,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::background::{self, Side};
 use super::{Failure, logging, mount};
 use crate::config::{self, Config};
-use crate::daemon::{self, Daemon};
+use crate::daemon::{self, Daemon, Reread};
 use crate::fuse;
 
 const WRONG_WORDS: u8 = 1;
@@ -29,20 +29,24 @@ pub fn is_meant(arguments: &[OsString]) -> bool {
     name.is_some_and(|name| NAMES.iter().any(|ours| name == OsStr::new(ours))) || first.starts_with("s3://") || first.starts_with("r2://")
 }
 
-fn command() -> Command {
+pub(super) fn command() -> Command {
     let flag = |name: &'static str| Arg::new(name).short(name.chars().next()).action(ArgAction::SetTrue);
     Command::new("mount.mediafs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("What mount(8) calls for `mount -t mediafs`, and for lines of /etc/fstab with that type")
         .arg(Arg::new("url").value_name("s3://BUCKET[/PREFIX]").required(true))
         .arg(Arg::new("mountpoint").value_name("MOUNTPOINT").required(true).value_parser(clap::value_parser!(PathBuf)))
-        .arg(Arg::new("o").short('o').value_name("OPTION,…").action(ArgAction::Append))
+        .arg(
+            Arg::new("o").short('o').value_name("OPTION,…").action(ArgAction::Append).help(
+                "ro, noexec, noatime, config=FILE, every option of mediafs-mount(1) as cache_size=20GiB, and what fstab has for others",
+            ),
+        )
         // Nothing is mounted, everything is checked.
-        .arg(flag("f"))
+        .arg(flag("f").help("Check everything, mount nothing"))
         // mount(8) may also say: write no mtab, tolerate unknown words (autofs; ours would do nothing unseen, so they are
         // refused all the same), say more, and the type.
-        .args(["n", "s", "v"].map(flag))
-        .arg(Arg::new("t").short('t').value_name("TYPE"))
+        .args(["n", "s", "v"].map(|name| flag(name).hide(true)))
+        .arg(Arg::new("t").short('t').value_name("TYPE").hide(true))
 }
 
 pub fn run(arguments: &[OsString]) -> ExitCode {
@@ -73,14 +77,18 @@ fn carry_out(arguments: &ArgMatches) -> Result<ExitCode, Failure> {
         fuse::remount(mountpoint, change.read_only, change.no_exec)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let parsed = config::parse_mount_options(without_default(&words))?;
-    let config = mount::configure(url, mountpoint, parsed, Vec::new())?;
+    let mut parsed = config::parse_mount_options(without_default(&words))?;
+    // Read again, the daemon's directory is another.
+    parsed.file = parsed.file.map(std::path::absolute).transpose()?;
+    let (url, mountpoint) = (url.to_owned(), std::path::absolute(mountpoint)?);
+    let configured = move || mount::configure(&url, &mountpoint, parsed.clone(), Vec::new());
+    let config = configured()?;
     if arguments.get_flag("f") {
         return Ok(ExitCode::SUCCESS);
     }
     match background::split(MOUNT_FAILED)? {
         Side::Caller(code) => Ok(code),
-        Side::Daemon(ready) => serve(config, ready),
+        Side::Daemon(ready) => serve(config, ready, mount::rereading(configured)),
     }
 }
 
@@ -89,11 +97,11 @@ fn without_default<'a>(words: &[&'a str]) -> Vec<&'a str> {
     words.iter().map(|words| words.strip_prefix("rw,").unwrap_or(words)).filter(|words| *words != "rw").collect()
 }
 
-fn serve(config: Config, ready: background::Ready) -> Result<ExitCode, Failure> {
+fn serve(config: Config, ready: background::Ready, reread: Reread) -> Result<ExitCode, Failure> {
     logging::start_unseen(&config)?;
     let runtime = daemon::runtime()?;
     runtime.block_on(async {
-        let daemon = Daemon::mount(config.settings).await?;
+        let daemon = Daemon::mount(config.settings).await?.rereading(reread);
         // Without its caller, who was told by a signal that it shall end, the mount goes on.
         ready.tell().ok();
         daemon.serve().await;

@@ -1,4 +1,5 @@
-//! Logs go to standard error, to a file, or from the background to systemd's journal. A panic becomes one log line: no stack trace, and nothing ends because of it.
+//! Logs go to standard error, to a file, or from the background to systemd's journal. A panic becomes one log line: no stack
+//! trace, and nothing ends because of it. Level and file can be renewed while the process runs.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -6,9 +7,10 @@ use std::net::Shutdown;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::panic;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -32,7 +34,12 @@ fn directives(level: &str) -> String {
 /// Once in a process. Standard error, unless a file was named.
 pub fn start(settings: &LogSettings) -> Result<(), Failure> {
     match &settings.file {
-        Some(path) => begin(settings, Mutex::new(append(path)?), false),
+        Some(path) => {
+            let file = Arc::new(Mutex::new(append(path)?));
+            let shared = Arc::clone(&file);
+            begin(settings, move || Appender(Arc::clone(&shared)), false);
+            let _ = LOG_FILE.set((path.clone(), file));
+        }
         None => begin(settings, io::stderr, io::stderr().is_terminal()),
     }
     Ok(())
@@ -42,13 +49,43 @@ pub fn start(settings: &LogSettings) -> Result<(), Failure> {
 pub fn start_unseen(config: &Config) -> Result<(), Failure> {
     match (&config.log.file, journal()) {
         (Some(_), _) => start(&config.log)?,
-        (None, Ok(journal)) => begin(&config.log, Mutex::new(journal), false),
+        (None, Ok(journal)) => begin(&config.log, std::sync::Mutex::new(journal), false),
         (None, Err(_)) => begin(&config.log, io::sink, false),
     }
     for warning in &config.warnings {
         warn!("{warning}");
     }
     Ok(())
+}
+
+/// Takes level and file over while the process runs; the file is opened anew, so that one that was moved away is left alone.
+pub fn renew(settings: &LogSettings) {
+    if let Some(set_level) = SET_LEVEL.get() {
+        set_level(&settings.level);
+    }
+    let Some((path, file)) = LOG_FILE.get() else { return };
+    match append(path) {
+        Ok(opened) => *file.lock() = opened,
+        Err(failure) => warn!("{failure}"),
+    }
+}
+
+type SetLevel = Box<dyn Fn(&str) + Send + Sync>;
+
+static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
+static LOG_FILE: OnceLock<(PathBuf, Arc<Mutex<File>>)> = OnceLock::new();
+
+/// Writes whole lines into whatever file it is now.
+struct Appender(Arc<Mutex<File>>);
+
+impl Write for Appender {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.lock().write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().flush()
+    }
 }
 
 fn append(path: &Path) -> Result<File, Failure> {
@@ -71,10 +108,21 @@ where
 {
     let filter = EnvFilter::new(directives(&settings.level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    match settings.format {
-        LogFormat::Text => lines.with_target(false).with_ansi(colours).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
+    let set_level: SetLevel = match settings.format {
+        LogFormat::Text => {
+            let lines = lines.with_target(false).with_ansi(colours).with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.init();
+            Box::new(move |level| _ = handle.reload(EnvFilter::new(directives(level))))
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.init();
+            Box::new(move |level| _ = handle.reload(EnvFilter::new(directives(level))))
+        }
+    };
+    let _ = SET_LEVEL.set(set_level);
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or("no text");

@@ -6,16 +6,22 @@
 
 mod attribute;
 mod background;
+mod check;
+mod conflicts;
 mod demo;
 mod doctor;
 mod emulator;
 mod flush;
 mod fstab;
 mod logging;
+mod manual;
 mod mount;
+mod progress;
 mod recover;
 mod status;
 mod url;
+mod warm;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -79,9 +85,15 @@ fn command() -> Command {
         .subcommand(demo::command())
         .subcommand(status::command())
         .subcommand(flush::command())
+        .subcommand(warm::command())
         .subcommand(url::command())
+        .subcommand(conflicts::list_command())
+        .subcommand(conflicts::resolve_command())
         .subcommand(recover::command())
         .subcommand(doctor::command())
+        .subcommand(check::command())
+        .subcommand(manual::completions_command())
+        .subcommand(manual::man_command())
         .subcommand(emulator::command())
 }
 
@@ -118,9 +130,15 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("demo", arguments)) => demo::run(arguments),
         Some(("status", arguments)) => status::run(arguments),
         Some(("flush", arguments)) => flush::run(arguments),
+        Some(("warm", arguments)) => warm::run(arguments),
         Some(("url", arguments)) => url::run(arguments),
+        Some(("ls-conflicts", arguments)) => conflicts::list(arguments),
+        Some(("resolve", arguments)) => conflicts::resolve(arguments),
         Some(("recover", arguments)) => recover::run(arguments),
         Some(("doctor", arguments)) => doctor::run(arguments),
+        Some(("config", arguments)) => check::run(arguments),
+        Some(("completions", arguments)) => manual::completions(arguments, command()),
+        Some(("man", arguments)) => manual::man(arguments, command()),
         Some(("emulator", arguments)) => emulator::run(arguments),
         _ => Err(Failure::Usage("say what to do: mediafs --help".to_owned())),
     }

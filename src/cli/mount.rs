@@ -1,14 +1,16 @@
-//! `mediafs mount s3://BUCKET[/PREFIX] MOUNTPOINT`: stays in the foreground until it is unmounted or told to end.
+//! `mediafs mount s3://BUCKET[/PREFIX] MOUNTPOINT`: stays in the foreground until it is unmounted or told to end. SIGHUP has
+//! the configuration and the credentials read again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing::warn;
 
 use super::{Failure, logging};
 use crate::config::{self, Config, Layer, Layers, MountOptionWords, OPTIONS, OptionSpec, Origin, Surroundings, VfsFlags};
-use crate::daemon::{self, Daemon};
+use crate::daemon::{self, Daemon, Reread};
 
 pub fn command() -> Command {
     Command::new("mount")
@@ -61,7 +63,8 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     }
     let runtime = daemon::runtime()?;
     runtime.block_on(async {
-        let daemon = Daemon::mount(config.settings).await?;
+        let arguments = arguments.clone();
+        let daemon = Daemon::mount(config.settings).await?.rereading(rereading(move || configured(&arguments)));
         // How many files wait was logged; they go up with the next mount, so this is no failure.
         daemon.serve().await;
         Ok::<(), Failure>(())
@@ -69,6 +72,18 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     // A program that holds a file open must not keep the process: what counts is done.
     runtime.shutdown_background();
     Ok(())
+}
+
+/// The configuration again, for a daemon that runs: what is said of the log holds at once.
+pub(super) fn rereading(configured: impl Fn() -> Result<Config, Failure> + Send + Sync + 'static) -> Reread {
+    Arc::new(move || {
+        let config = configured().map_err(|failure| failure.to_string())?;
+        logging::renew(&config.log);
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        Ok(config.settings)
+    })
 }
 
 fn configured(arguments: &ArgMatches) -> Result<Config, Failure> {

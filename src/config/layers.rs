@@ -7,7 +7,8 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::options::{OPTIONS, own_name};
-use super::{ConfigError, error, rules};
+use super::{ConfigError, error, prices, rules};
+use crate::daemon::Prices;
 use crate::media::Rules;
 
 /// Who said something, as a message names it.
@@ -40,18 +41,74 @@ impl fmt::Display for Given {
     }
 }
 
-/// One source's options by name; of a file also its rules for headers.
+/// One source's options by name; of a file also its tables.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
     options: BTreeMap<&'static str, Given>,
-    rules: Option<Arc<Rules>>,
+    tables: Option<Tables>,
+}
+
+#[derive(Clone, Debug)]
+struct Tables {
+    rules: Arc<Rules>,
+    prices: Option<Prices>,
+}
+
+/// What a file says, and what is wrong with it.
+#[derive(Default)]
+pub(super) struct Read {
+    /// In the order of their names.
+    pub options: Vec<(&'static str, String)>,
+    pub rules: Rules,
+    pub prices: Option<Prices>,
+    pub mistakes: Vec<ConfigError>,
+}
+
+/// Err: it isn't TOML.
+pub(super) fn read(path: &str, text: &str) -> Result<Read, ConfigError> {
+    let broken = |problem: toml::de::Error| {
+        let line = line(text, problem.span().map_or(0, |span| span.start));
+        error(format!("{path}, line {line}: {}", problem.message().replace('\n', "; ")))
+    };
+    let table: toml::Table = text.parse().map_err(broken)?;
+    let document = DeTable::parse(text).map_err(broken)?;
+    let mut read = Read::default();
+    for (name, value) in table.into_iter().filter(|(name, _)| !rules::is_table(name) && name != prices::TABLE) {
+        match option(path, &name, value) {
+            Ok(option) => read.options.push(option),
+            Err(mistake) => read.mistakes.push(mistake),
+        }
+    }
+    match rules::parse(path, text, document.get_ref()) {
+        Ok(rules) => read.rules = rules,
+        Err(mistake) => read.mistakes.push(mistake),
+    }
+    match prices::parse(path, text, document.get_ref()) {
+        Ok(prices) => read.prices = prices,
+        Err(mistake) => read.mistakes.push(mistake),
+    }
+    Ok(read)
+}
+
+fn option(path: &str, name: &str, value: toml::Value) -> Result<(&'static str, String), ConfigError> {
+    if ["secret", "access-key", "access_key", "password", "token"].iter().any(|word| name.contains(word)) {
+        return Err(error(format!("{path}: {name}: secrets don't belong in here; they come from where AWS' own tools take them")));
+    }
+    let known = own_name(name).ok_or_else(|| error(format!("{path}: there is no option {name:?}{}", nearest(name))))?;
+    let text = match value {
+        toml::Value::String(text) => text,
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Boolean(on) => on.to_string(),
+        _ => return Err(error(format!("{path}: {name} takes a text, a number or true/false"))),
+    };
+    Ok((known, text))
 }
 
 impl Layer {
     /// `options` are names of the list with their texts; others are the caller's mistake and are left out.
     pub fn new<T: Into<String>>(origin: &Origin, options: impl IntoIterator<Item = (&'static str, T)>) -> Self {
         let given = |(name, text): (&'static str, T)| (name, Given { name, text: text.into(), origin: origin.clone() });
-        Self { options: options.into_iter().map(given).collect(), rules: None }
+        Self { options: options.into_iter().map(given).collect(), tables: None }
     }
 
     /// `variable` looks an environment variable up. An empty one says nothing.
@@ -65,25 +122,12 @@ impl Layer {
 
     /// A TOML file's text. Unknown names are refused: a misspelt option must not silently do nothing.
     pub fn file(path: &str, text: &str) -> Result<Self, ConfigError> {
-        let broken = |problem: toml::de::Error| {
-            let line = line(text, problem.span().map_or(0, |span| span.start));
-            error(format!("{path}, line {line}: {}", problem.message().replace('\n', "; ")))
-        };
-        let table: toml::Table = text.parse().map_err(broken)?;
-        let rules = rules::parse(path, text, DeTable::parse(text).map_err(broken)?.get_ref())?;
-        let origin = Origin::File(path.to_owned());
-        let mut options = Vec::new();
-        for (name, value) in table.into_iter().filter(|(name, _)| !rules::is_table(name)) {
-            let known = own_name(&name).ok_or_else(|| error(format!("{path}: there is no option {name:?}{}", nearest(&name))))?;
-            let text = match value {
-                toml::Value::String(text) => text,
-                toml::Value::Integer(number) => number.to_string(),
-                toml::Value::Boolean(on) => on.to_string(),
-                _ => return Err(error(format!("{path}: {name} takes a text, a number or true/false"))),
-            };
-            options.push((known, text));
+        let read = read(path, text)?;
+        if let Some(first) = read.mistakes.into_iter().next() {
+            return Err(first);
         }
-        Ok(Self { rules: Some(Arc::new(rules)), ..Self::new(&origin, options) })
+        let tables = Tables { rules: Arc::new(read.rules), prices: read.prices };
+        Ok(Self { tables: Some(tables), ..Self::new(&Origin::File(path.to_owned()), read.options) })
     }
 
     pub fn get(&self, name: &str) -> Option<&Given> {
@@ -102,8 +146,11 @@ pub(super) fn line(text: &str, offset: usize) -> usize {
 
 /// `; did you mean …?` where a known name is one or two letters away.
 pub(super) fn nearest(name: &str) -> String {
-    let name = name.replace('_', "-");
-    let best = OPTIONS.iter().map(|option| (distance(&name, option.name), option.name)).min();
+    nearest_of(&name.replace('_', "-"), OPTIONS.iter().map(|option| option.name).chain(rules::tables()))
+}
+
+pub(super) fn nearest_of(name: &str, known: impl IntoIterator<Item = &'static str>) -> String {
+    let best = known.into_iter().map(|known| (distance(name, known), known)).min();
     best.filter(|(distance, _)| *distance <= 2).map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"))
 }
 
@@ -130,7 +177,12 @@ pub struct Layers(pub Vec<Layer>);
 impl Layers {
     /// Headers by path pattern; none where there is no file.
     pub fn rules(&self) -> Arc<Rules> {
-        self.0.iter().find_map(|layer| layer.rules.clone()).unwrap_or_default()
+        self.0.iter().find_map(|layer| Some(Arc::clone(&layer.tables.as_ref()?.rules))).unwrap_or_default()
+    }
+
+    /// What the file says that requests cost.
+    pub fn prices(&self) -> Option<Prices> {
+        self.0.iter().find_map(|layer| layer.tables.as_ref()?.prices)
     }
 
     /// What was said of `name`, or its default; None where nobody said anything and there is no default.

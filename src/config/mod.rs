@@ -5,6 +5,8 @@
 //! layers         flag > -o > environment > file > default
 //! mount_options  -o as in fstab
 //! rules          headers by path pattern
+//! prices         what requests cost
+//! check          a file by itself, and an example of one
 //! target         bucket URLs and endpoints
 //! values         sizes, times, switches
 //! users          names of users and groups
@@ -13,9 +15,11 @@
 //! Pure but for `users`: whatever a check needs to know of the machine comes in as [`Surroundings`]. Each error is one
 //! line that names the option, where it was set, and what a right value looks like.
 
+mod check;
 mod layers;
 mod mount_options;
 mod options;
+mod prices;
 mod rules;
 mod target;
 mod users;
@@ -26,6 +30,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub use check::{example, mistakes};
 pub use layers::{Given, Layer, Layers, Origin};
 pub use mount_options::{MountOptionWords, VfsFlags, parse as parse_mount_options, remount};
 pub use options::{OPTIONS, OptionSpec};
@@ -90,6 +95,7 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, flags: VfsFlags, ar
     if let Some(address) = metrics.filter(|address| !address.ip().is_loopback()) {
         warnings.push(format!("--metrics {address}: whoever reaches this address can read names and amounts"));
     }
+    let prices = words.prices().or_else(|| prices::listed(r2, endpoint.is_some()));
     let identity = identity(endpoint.as_ref(), &target);
     let cache_dir = match reader.path("cache-dir") {
         Some(directory) => around.directory.join(directory),
@@ -106,6 +112,8 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, flags: VfsFlags, ar
         endpoint_url: endpoint.map(|endpoint| endpoint.url),
         r2,
         ca_file: reader.path("ca-file"),
+        credentials_file: reader.path("credentials-file").map(|path| around.directory.join(path)),
+        profile: reader.text("profile"),
         credentials: None,
         mountpoint,
         allow_other: reader.switch("allow-other")?,
@@ -135,6 +143,7 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, flags: VfsFlags, ar
         public_url_base: reader.public_url_base()?,
         rules: words.rules(),
         metrics,
+        prices,
     };
     Ok(Config { settings, log: log_settings(words)?, warnings })
 }

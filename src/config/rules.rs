@@ -33,6 +33,11 @@ pub(super) fn is_table(name: &str) -> bool {
     name == METADATA || name == GZIP || Header::of_name(name).is_some()
 }
 
+/// All names of such tables.
+pub(super) fn tables() -> impl Iterator<Item = &'static str> {
+    Header::ALL.into_iter().map(Header::name).chain([METADATA, GZIP])
+}
+
 /// The rules of a file that is TOML. Each error names the line and says what to write instead.
 pub(super) fn parse(path: &str, text: &str, document: &DeTable<'_>) -> Result<Rules, ConfigError> {
     let at = |offset: usize| format!("{path}, line {}", super::layers::line(text, offset));

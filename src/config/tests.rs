@@ -40,6 +40,8 @@ fn every_option_can_be_set() {
         ("endpoint-url", "http://127.0.0.1:9000/"),
         ("region", "eu-central-1"),
         ("ca-file", "/etc/ca.pem"),
+        ("credentials-file", "keys"),
+        ("profile", "media"),
         ("cache-dir", "/var/lib/c"),
         ("cache-size", "1GiB"),
         ("free-space-floor", "5%"),
@@ -70,6 +72,7 @@ fn every_option_can_be_set() {
     let settings = config.settings;
     assert_eq!(settings.endpoint_url.as_deref(), Some("http://127.0.0.1:9000"));
     assert_eq!(settings.region.as_deref(), Some("eu-central-1"));
+    assert_eq!((settings.credentials_file, settings.profile.as_deref()), (Some(PathBuf::from("/home/u/keys")), Some("media")));
     assert_eq!((settings.uid, settings.gid, settings.umask), (33, 1000, 0o077));
     assert!(settings.exclusive && settings.read_only && settings.allow_other && settings.unsafe_symlinks && !settings.posix_metadata);
     assert_eq!(settings.free_space_floor, FreeSpaceFloor::Percent(5));

@@ -25,7 +25,7 @@ use crate::store::gzip;
 use crate::store::limit::LimitStore;
 use crate::store::prefix::PrefixStore;
 use crate::store::retry::{RetryPolicy, RetryStore};
-use crate::store::s3::{self, S3Config};
+use crate::store::s3::{self, S3Config, S3Store};
 use crate::store::trace::{RequestCounts, TraceStore};
 use crate::store::{self, ErrorKind, Operation, Store, StoreError, advice, check_bucket};
 use crate::writer::{Tuning, Writer, WriterConfig};
@@ -76,6 +76,7 @@ pub struct Layers {
     pub cache: Arc<Cache>,
     pub writer: Arc<Writer>,
     pub fs: Arc<Fs>,
+    pub s3: Arc<S3Store>,
     pub counts: RequestCounts,
 }
 
@@ -85,6 +86,7 @@ pub struct Bucket {
     pub plain: Store,
     /// Limited and repeated.
     pub steady: Store,
+    s3: Arc<S3Store>,
     /// It was configured, but did not answer.
     lost: Option<StoreError>,
 }
@@ -140,7 +142,7 @@ pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
     } else if let Err(error) = fs.preload().await {
         warn!(%error, "can't list the bucket's root yet");
     }
-    Ok(Layers { lock, journal, cache, writer, fs, counts })
+    Ok(Layers { lock, journal, cache, writer, fs, s3: bucket.s3, counts })
 }
 
 /// The bucket, if it answers: for who can do nothing without it.
@@ -194,6 +196,8 @@ pub fn store_config(settings: &Settings, counts: &RequestCounts) -> S3Config {
         region: settings.region.clone(),
         r2: settings.r2,
         ca_file: settings.ca_file.clone(),
+        credentials_file: settings.credentials_file.clone(),
+        profile: settings.profile.clone(),
         credentials: settings.credentials.clone(),
         counts: counts.clone(),
         attempt_timeout: (settings.timeout / 3).clamp(ATTEMPT_TIME.0, ATTEMPT_TIME.1),
@@ -202,8 +206,9 @@ pub fn store_config(settings: &Settings, counts: &RequestCounts) -> S3Config {
 }
 
 async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, DaemonError> {
-    let s3: Store = Arc::new(s3::connect(store_config(settings, counts)).await.map_err(DaemonError::Bucket)?);
-    let traced: Store = Arc::new(TraceStore::new(s3, counts.clone()));
+    let s3 = Arc::new(s3::connect(store_config(settings, counts)).await.map_err(DaemonError::Bucket)?);
+    let bare: Store = s3.clone();
+    let traced: Store = Arc::new(TraceStore::new(bare, counts.clone()));
     let limited: Store = Arc::new(LimitStore::new(Arc::clone(&traced), READS_AT_ONCE, CHANGES_AT_ONCE));
     let policy = if settings.r2 { RetryPolicy::r2() } else { RetryPolicy::default() };
     let retried: Store = Arc::new(RetryStore::new(limited, policy.with_max_elapsed(settings.timeout)));
@@ -212,7 +217,7 @@ async fn connect(settings: &Settings, counts: &RequestCounts) -> Result<Bucket, 
     // Without attributes from the bucket, and no rule that says whom to ask, nobody would know the originals' sizes.
     let reads_originals = settings.posix_metadata || settings.rules.has_gzip();
     let steady = if reads_originals { gzip::decoded(steady) } else { steady };
-    Ok(Bucket { plain: prefixed(traced), steady, lost: None })
+    Ok(Bucket { plain: prefixed(traced), steady, s3, lost: None })
 }
 
 pub fn writer_config(settings: &Settings) -> WriterConfig {
@@ -226,7 +231,7 @@ pub fn writer_config(settings: &Settings) -> WriterConfig {
     }
 }
 
-fn fs_config(settings: &Settings) -> FsConfig {
+pub fn fs_config(settings: &Settings) -> FsConfig {
     FsConfig {
         write_mode: settings.write_mode,
         ttl: settings.ttl,

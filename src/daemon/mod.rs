@@ -4,9 +4,13 @@
 //! settings  what a mount needs to know
 //! layers    bucket, journal, cache, writer, reader, fs
 //! keeper    brings written data to the disk every few seconds
-//! monitor   the report for Prometheus and health checks
+//! monitor   the status page, the numbers for Prometheus, health checks
+//! exposition the numbers for Prometheus
+//! history   the last hour, for plots and the cost of a month
+//! cost      what requests cost
 //! status    the report that `status` shows
-//! service   sd_notify
+//! reload    SIGHUP: what of the configuration can change
+//! service   sd_notify, the watchdog
 //! signals   SIGTERM and its like
 //! process   umask, limits, core dumps, disk size
 //! ```
@@ -14,10 +18,14 @@
 //! The end is the same whoever asks for it: nothing new is taken, what is written goes up for as long as the drain may
 //! last, and what is left waits in the cache directory for the next mount. Nothing is lost by ending early.
 
+mod cost;
+mod exposition;
+mod history;
 mod keeper;
 mod layers;
 mod monitor;
 mod process;
+mod reload;
 mod service;
 mod settings;
 mod signals;
@@ -35,15 +43,19 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+pub use cost::{Billed, Cost, Prices};
 pub use layers::{Bucket, REACHED, answering_bucket, store_config, writer_config};
 pub use process::floor_bytes;
+pub use reload::Reread;
 pub use settings::{FreeSpaceFloor, LogFormat, LogSettings, Settings};
-pub use signals::Signals;
+pub use signals::{Asked, Signals};
 pub use status::{Degraded, FailedFile, Report, STATUS_ATTRIBUTE, bytes_text};
 
 use crate::fuse::{self, EdgeOptions, MountError, MountOptions, Mounted};
 use crate::journal::{DirectoryLock, Journal};
 use crate::store::{StoreError, advice};
+use crate::types::Live;
+use history::History;
 use service::ServiceManager;
 use status::Sources;
 
@@ -92,7 +104,9 @@ pub struct Daemon {
     mounted: Mounted,
     service: Arc<ServiceManager>,
     signals: Signals,
-    keeper: JoinHandle<()>,
+    /// What goes on beside: keeper, history, watchdog.
+    tasks: Vec<JoinHandle<()>>,
+    reread: Option<Reread>,
     /// Serves until the drain is over.
     monitor: Option<JoinHandle<()>>,
     lock: DirectoryLock,
@@ -122,11 +136,13 @@ impl Daemon {
             stacked: process::is_overlay(&settings.cache_dir),
         };
         let sources = Arc::new(Sources {
-            settings,
+            settings: Live::new(settings),
             fs: Arc::clone(&layers.fs),
             writer: layers.writer,
             cache: layers.cache,
             counts: layers.counts,
+            s3: layers.s3,
+            history: History::default(),
             started: Instant::now(),
         });
         let reported = Arc::downgrade(&sources);
@@ -137,29 +153,25 @@ impl Daemon {
         }));
         let mounted = fuse::serve(&layers.fs, &point, &mount_options, edge_options)?;
         let service = Arc::new(ServiceManager::from_environment());
-        let keeper = tokio::spawn(keeper::keep(Arc::clone(&sources), Arc::clone(&layers.journal), Arc::clone(&service)));
+        let tasks = vec![
+            tokio::spawn(keeper::keep(Arc::clone(&sources), Arc::clone(&layers.journal), Arc::clone(&service))),
+            tokio::spawn(history::record(Arc::clone(&sources))),
+            tokio::spawn(service::watch(Arc::clone(&service), Arc::clone(&sources))),
+        ];
         let monitor = metrics.map(|listener| tokio::spawn(monitor::serve(listener, Arc::clone(&sources))));
         info!(source = mount_options.source, mountpoint = %point.path().display(), "mounted");
         service.ready();
-        Ok(Self { sources, journal: layers.journal, mounted, service, signals, keeper, monitor, lock: layers.lock })
+        Ok(Self { sources, journal: layers.journal, mounted, service, signals, tasks, reread: None, monitor, lock: layers.lock })
+    }
+
+    /// With SIGHUP the configuration is read again this way.
+    pub fn rereading(self, reread: Reread) -> Self {
+        Self { reread: Some(reread), ..self }
     }
 
     /// Serves until somebody unmounts or a signal asks for the end, then drains. How many files still wait.
     pub async fn serve(mut self) -> usize {
-        tokio::select! {
-            ended = self.mounted.ended() => match ended {
-                Ok(()) => info!("unmounted"),
-                Err(error) => warn!(%error, "the kernel ended the session"),
-            },
-            signal = self.signals.next() => {
-                info!(signal, "ending");
-                self.mounted.detach();
-                // Longer where a program has something open: it keeps that until the process is gone.
-                if timeout(CLOSING_TIME, self.mounted.ended()).await.is_err() {
-                    info!("files are still open: no more changes are taken from them");
-                }
-            }
-        }
+        while self.goes_on().await {}
         self.service.stopping();
         self.lock.leaving();
         self.sources.fs.close_for_writes();
@@ -171,6 +183,37 @@ impl Daemon {
             files => warn!(files, "not everything is in the bucket: the rest waits in {directory} and goes up with the next mount"),
         }
         waiting
+    }
+
+    /// False: somebody unmounted, or a signal asked for the end.
+    async fn goes_on(&mut self) -> bool {
+        let asked = tokio::select! {
+            ended = self.mounted.ended() => {
+                match ended {
+                    Ok(()) => info!("unmounted"),
+                    Err(error) => warn!(%error, "the kernel ended the session"),
+                }
+                return false;
+            }
+            asked = self.signals.asked() => asked,
+        };
+        match asked {
+            Asked::Reload => {
+                self.service.reloading();
+                reload::reload(&self.sources, self.reread.as_ref()).await;
+                self.service.ready();
+                true
+            }
+            Asked::End(signal) => {
+                info!(signal, "ending");
+                self.mounted.detach();
+                // Longer where a program has something open: it keeps that until the process is gone.
+                if timeout(CLOSING_TIME, self.mounted.ended()).await.is_err() {
+                    info!("files are still open: no more changes are taken from them");
+                }
+                false
+            }
+        }
     }
 
     async fn drain(&mut self) -> usize {
@@ -192,7 +235,7 @@ impl Daemon {
 
     /// Leaves the cache directory in good order.
     async fn end(&self) {
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         if let Some(monitor) = &self.monitor {
             monitor.abort();
         }

@@ -1,4 +1,5 @@
-//! Talks to the service manager: `sd_notify`, a datagram to the socket that `NOTIFY_SOCKET` names.
+//! Talks to the service manager: `sd_notify`, a datagram to the socket that `NOTIFY_SOCKET` names; and its watchdog, which
+//! hears of us only as long as the file system answers.
 //!
 //! Without that variable nothing happens. A manager that doesn't listen is no reason to fail.
 
@@ -7,10 +8,15 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::interval;
 use tracing::debug;
+
+use super::status::Sources;
 
 pub struct ServiceManager {
     socket: Option<(UnixDatagram, SocketAddr)>,
@@ -34,6 +40,11 @@ impl ServiceManager {
     /// The mount point answers.
     pub fn ready(&self) {
         self.send("READY=1");
+    }
+
+    /// Until the next `ready`.
+    pub fn reloading(&self) {
+        self.send("RELOADING=1");
     }
 
     pub fn stopping(&self) {
@@ -63,6 +74,31 @@ impl ServiceManager {
     }
 }
 
+/// Tells the watchdog that the mount is alive, twice in the time that it allows. Returns at once where there is none.
+///
+/// What is asked takes the locks that every look-up takes, on a thread of the pool: a daemon that hangs in any of them says
+/// nothing more, and is killed and started anew, which loses nothing. The bucket has no part in it.
+pub async fn watch(service: Arc<ServiceManager>, sources: Arc<Sources>) {
+    let variable = |name: &str| std::env::var(name).ok();
+    let Some(allowed) = watchdog_time(&variable, std::process::id()) else { return };
+    let mut ticks = interval(allowed / 2);
+    loop {
+        ticks.tick().await;
+        let theirs = Arc::clone(&sources);
+        let alive = spawn_blocking(move || (theirs.fs.statfs(), theirs.writer.backlog(), theirs.cache.usage())).await;
+        if alive.is_ok() {
+            service.send("WATCHDOG=1");
+        }
+    }
+}
+
+/// From `WATCHDOG_USEC`, where it is meant for this process.
+fn watchdog_time(variable: &dyn Fn(&str) -> Option<String>, own: u32) -> Option<Duration> {
+    let is_ours = variable("WATCHDOG_PID").is_none_or(|pid| pid.parse() == Ok(own));
+    let micros: u64 = variable("WATCHDOG_USEC")?.parse().ok()?;
+    (is_ours && micros > 0).then(|| Duration::from_micros(micros))
+}
+
 fn connect(address: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
@@ -74,6 +110,20 @@ fn connect(address: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_watchdog_is_ours_or_nobodys() {
+        let of = |usec: &'static str, pid: Option<&'static str>| {
+            let variable = move |name: &str| if name == "WATCHDOG_USEC" { Some(usec.to_owned()) } else { pid.map(str::to_owned) };
+            watchdog_time(&variable, 7)
+        };
+        assert_eq!(of("30000000", None), Some(Duration::from_secs(30)));
+        assert_eq!(of("30000000", Some("7")), Some(Duration::from_secs(30)));
+        for (usec, pid) in [("30000000", Some("8")), ("0", None), ("x", None)] {
+            assert_eq!(of(usec, pid), None);
+        }
+        assert_eq!(watchdog_time(&|_| None, 7), None);
+    }
 
     #[test]
     fn a_status_is_told_once() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cost::Prices;
 use crate::fs::WriteMode;
 use crate::fuse::Passthrough;
 use crate::media::Rules;
@@ -33,7 +34,10 @@ pub struct Settings {
     pub region: Option<String>,
     pub r2: bool,
     pub ca_file: Option<PathBuf>,
-    /// None: the usual chain.
+    /// Where keys are, instead of the usual chain.
+    pub credentials_file: Option<PathBuf>,
+    pub profile: Option<String>,
+    /// None: one of these two, else the usual chain.
     pub credentials: Option<StaticCredentials>,
     pub mountpoint: PathBuf,
     pub allow_other: bool,
@@ -66,6 +70,8 @@ pub struct Settings {
     pub rules: Arc<Rules>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// None: nobody knows what this store costs.
+    pub prices: Option<Prices>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

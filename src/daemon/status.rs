@@ -9,10 +9,14 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::cost::{Billed, Cost, Prices};
+use super::history::History;
 use super::settings::Settings;
 use crate::cache::Cache;
 use crate::fs::{Fs, WriteMode};
+use crate::store::s3::S3Store;
 use crate::store::trace::RequestCounts;
+use crate::types::Live;
 use crate::writer::{Failed, Writer};
 
 /// Where the status of a mount is read.
@@ -64,6 +68,15 @@ pub struct Report {
     pub request_errors: BTreeMap<String, u64>,
     pub uploaded_bytes: u64,
     pub downloaded_bytes: u64,
+    /// Without those that only say what the bucket holds.
+    #[serde(default)]
+    pub request_failures: BTreeMap<String, u64>,
+    /// The same requests by class of the price list.
+    #[serde(default)]
+    pub billed: Billed,
+    /// None where the store's prices aren't known; see `[prices]`.
+    #[serde(default)]
+    pub cost: Option<Cost>,
     /// None as long as the bucket answers.
     pub degraded: Option<Degraded>,
 }
@@ -86,19 +99,23 @@ pub struct Degraded {
 
 /// Everything that a report is made from.
 pub struct Sources {
-    pub settings: Settings,
+    pub settings: Live<Settings>,
     pub fs: Arc<Fs>,
     pub writer: Arc<Writer>,
     pub cache: Arc<Cache>,
     pub counts: RequestCounts,
+    /// Whose credentials can be read again.
+    pub s3: Arc<S3Store>,
+    pub history: History,
     pub started: Instant,
 }
 
 impl Sources {
     pub fn report(&self) -> Report {
-        let (settings, backlog, usage, damage) = (&self.settings, self.writer.backlog(), self.cache.usage(), self.cache.damage());
+        let (settings, backlog, usage, damage) = (&*self.settings, self.writer.backlog(), self.cache.usage(), self.cache.damage());
         let named = |counts: BTreeMap<&'static str, u64>| counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         let degraded = self.fs.degraded().or(backlog.degraded);
+        let billed = Billed::of(&self.counts);
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -130,8 +147,18 @@ impl Sources {
             request_errors: named(self.counts.errors()),
             uploaded_bytes: self.counts.bytes_up(),
             downloaded_bytes: self.counts.bytes_down(),
+            request_failures: named(self.counts.failures()),
+            cost: settings.prices.map(|prices| self.cost(&billed, prices)),
+            billed,
             degraded: degraded.map(|(since, error)| Degraded { since: rfc3339(since), error }),
         }
+    }
+}
+
+impl Sources {
+    fn cost(&self, billed: &Billed, prices: Prices) -> Cost {
+        let month = self.history.months(billed).map(|(lately, times)| lately.dollars(&prices) * times);
+        Cost { prices, dollars: billed.dollars(&prices), dollars_a_month: month }
     }
 }
 
@@ -189,33 +216,12 @@ fn rounded(time: Duration) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn amounts_are_for_people() {
-        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 30, "10.0 GiB"), (5 << 50, "5120.0 TiB")] {
-            assert_eq!(bytes_text(bytes), text);
-        }
-    }
-
-    #[test]
-    fn a_report_of_many_failures_fits_into_an_attribute() {
-        let one = |number: usize| Failed {
-            path: format!("{}{number:06}", "\"".repeat(1_000)),
-            error: "PutObject: \"AccessDenied\"".repeat(10),
-            since: SystemTime::UNIX_EPOCH,
-        };
-        let few = shown((0..3).map(one).collect());
-        assert_eq!(few.len(), 3);
-        let many = shown((0..100_000).map(one).collect());
-        let bytes = serde_json::to_string(&many).expect("json").len();
-        assert!(many.len() > 10 && bytes < 60 << 10, "{} take {bytes} bytes", many.len());
-    }
-
-    #[test]
-    fn the_line_says_what_matters() {
-        let mut report = Report {
+    /// Of a mount that has just begun.
+    pub fn report() -> Report {
+        Report {
             version: String::new(),
             pid: 1,
             bucket: "b".into(),
@@ -243,8 +249,37 @@ mod tests {
             request_errors: BTreeMap::new(),
             uploaded_bytes: 0,
             downloaded_bytes: 0,
+            request_failures: BTreeMap::new(),
+            billed: Billed::default(),
+            cost: None,
             degraded: None,
+        }
+    }
+
+    #[test]
+    fn amounts_are_for_people() {
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 30, "10.0 GiB"), (5 << 50, "5120.0 TiB")] {
+            assert_eq!(bytes_text(bytes), text);
+        }
+    }
+
+    #[test]
+    fn a_report_of_many_failures_fits_into_an_attribute() {
+        let one = |number: usize| Failed {
+            path: format!("{}{number:06}", "\"".repeat(1_000)),
+            error: "PutObject: \"AccessDenied\"".repeat(10),
+            since: SystemTime::UNIX_EPOCH,
         };
+        let few = shown((0..3).map(one).collect());
+        assert_eq!(few.len(), 3);
+        let many = shown((0..100_000).map(one).collect());
+        let bytes = serde_json::to_string(&many).expect("json").len();
+        assert!(many.len() > 10 && bytes < 60 << 10, "{} take {bytes} bytes", many.len());
+    }
+
+    #[test]
+    fn the_line_says_what_matters() {
+        let mut report = report();
         assert_eq!(report.line(), "all is in the bucket");
         report.dirty_files = 3;
         report.dirty_bytes = 2048;

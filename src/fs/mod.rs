@@ -50,7 +50,7 @@ use crate::namespace::keys::{self, Reason};
 use crate::namespace::{Namespace, Owner};
 use crate::reader::Reader;
 use crate::store::Store;
-use crate::types::Key;
+use crate::types::{Key, Live};
 use crate::writer::Writer;
 
 /// Inodes kept in memory without anybody using them; past it the clean ones are forgotten.
@@ -71,7 +71,7 @@ pub struct Fs {
     cache: Arc<Cache>,
     reader: Arc<Reader>,
     writer: Arc<Writer>,
-    config: FsConfig,
+    config: Live<FsConfig>,
     names: Mutex<Namespace>,
     handles: handles::Handles,
     departed: departed::Departed,
@@ -105,7 +105,7 @@ impl Fs {
             cache,
             reader,
             writer,
-            config,
+            config: Live::new(config),
             names: Mutex::new(Namespace::new(owner, clock::now())),
             handles: handles::Handles::default(),
             departed: departed::Departed::default(),
@@ -128,6 +128,11 @@ impl Fs {
         let _ = self.invalidate.set(invalidate);
         self.writer.claim_left_overs();
         self.writer.start(Arc::new(events::Listener(self.me.clone())));
+    }
+
+    /// Times, rules and the like, for whatever is asked from now on.
+    pub fn reconfigure(&self, config: FsConfig) {
+        self.config.replace(config);
     }
 
     /// Where `user.mediafs.status` on the root gets its JSON.

@@ -25,7 +25,9 @@ fn fix(kind: ErrorKind, what: &str) -> Option<&'static str> {
         ErrorKind::Denied if what.contains("text/html") => {
             "check the endpoint (--endpoint-url): a web server answers there, not the S3 API"
         }
-        ErrorKind::Credentials if what.starts_with("wrong credentials set-up") => "check AWS_PROFILE and the files in ~/.aws",
+        ErrorKind::Credentials if what.starts_with("wrong credentials set-up") => {
+            "check --credentials-file, --profile or AWS_PROFILE, and the files in ~/.aws"
+        }
         ErrorKind::Credentials => "check the access key, its secret and its expiry, and that they belong to this endpoint",
         ErrorKind::Denied => "let this key list, read and write the bucket (on R2: a token \"Object Read & Write\" for it)",
         ErrorKind::NoSuchBucket => "check the bucket's name and the endpoint (--endpoint-url)",

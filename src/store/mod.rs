@@ -17,6 +17,7 @@ pub mod prefix;
 mod probe;
 pub mod retry;
 pub mod s3;
+pub mod timing;
 pub mod trace;
 
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub use advice::{advice, remedy};
 pub use checksum::{md5, multipart_count, multipart_etag, plain_etag, plain_md5};
 pub use error::{ErrorKind, StoreError};
 pub use metadata::metadata_bytes;
-pub use operation::Operation;
+pub use operation::{Bill, Operation};
 pub use probe::check_bucket;
 
 use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Span, Version};

@@ -20,6 +20,15 @@ pub enum Operation {
     ListMultipartUploads,
 }
 
+/// A class of the price list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bill {
+    /// What changes or lists: S3's PUT, COPY, POST and LIST, R2's class A.
+    Write,
+    Read,
+    Free,
+}
+
 impl Operation {
     /// All of them, each at its own index (`self as usize`).
     pub const ALL: [Self; 13] = [
@@ -54,6 +63,15 @@ impl Operation {
             Self::CompleteMultipartUpload => "CompleteMultipartUpload",
             Self::AbortMultipartUpload => "AbortMultipartUpload",
             Self::ListMultipartUploads => "ListMultipartUploads",
+        }
+    }
+
+    /// What stores bill it as. Deleting and giving an upload up are free on all of them.
+    pub const fn bill(self) -> Bill {
+        match self {
+            Self::HeadObject | Self::GetObject => Bill::Read,
+            Self::DeleteObject | Self::DeleteObjects | Self::AbortMultipartUpload => Bill::Free,
+            _ => Bill::Write,
         }
     }
 

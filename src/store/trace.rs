@@ -1,4 +1,4 @@
-//! Counts requests by operation, notes since when none was answered, and writes one debug line for each.
+//! Counts requests by operation and how long they took, notes since when none was answered, and writes one debug line for each.
 //!
 //! Placed directly around the store, so that every attempt is counted: requests are what is billed. A presigned URL
 //! is a secret and no request: it is neither counted nor logged.
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::timing::{Times, Timing};
 use super::{
     Body, Condition, ErrorKind, ListPage, ListRequest, ObjectBody, ObjectStore, Operation, Part, PendingUpload, Receipt, Result, Store,
     StoreError, UploadId,
@@ -30,6 +31,8 @@ pub struct RequestCounts(Arc<Counters>);
 struct Counters {
     requests: [AtomicU64; Operation::ALL.len()],
     errors: [AtomicU64; Operation::ALL.len()],
+    failures: [AtomicU64; Operation::ALL.len()],
+    times: [Timing; Operation::ALL.len()],
     answered: AtomicU64,
     bytes_up: AtomicU64,
     bytes_down: AtomicU64,
@@ -59,6 +62,13 @@ impl RequestCounts {
         self.0.errors[operation as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// That a name isn't there, or is another version, is an answer like any other.
+    fn count_failure(&self, operation: Operation, kind: ErrorKind) {
+        if !matches!(kind, ErrorKind::NotFound | ErrorKind::PreconditionFailed | ErrorKind::NoSuchUpload | ErrorKind::InvalidRange) {
+            self.0.failures[operation as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Requests of one operation, failed ones included.
     pub fn of(&self, operation: Operation) -> u64 {
         self.0.requests[operation as usize].load(Ordering::Relaxed)
@@ -72,6 +82,20 @@ impl RequestCounts {
     /// Failed requests by operation. A missing object and a condition that doesn't hold count as failures.
     pub fn errors(&self) -> BTreeMap<&'static str, u64> {
         Self::named(&self.0.errors)
+    }
+
+    /// Failed requests by operation, without those that only say what the bucket holds.
+    pub fn failures(&self) -> BTreeMap<&'static str, u64> {
+        Self::named(&self.0.failures)
+    }
+
+    pub fn count_time(&self, operation: Operation, time: Duration) {
+        self.0.times[operation as usize].count(time);
+    }
+
+    /// How long requests of one operation took, to the head of their answer.
+    pub fn times(&self, operation: Operation) -> Times {
+        self.0.times[operation as usize].times()
     }
 
     /// Requests that were answered well: what moves as long as anything gets done.
@@ -128,7 +152,9 @@ impl TraceStore {
         self.counts.count(operation);
         let begun = Instant::now();
         let result = request.await;
-        let millis = begun.elapsed().as_millis();
+        let took = begun.elapsed();
+        self.counts.count_time(operation, took);
+        let millis = took.as_millis();
         self.counts.heard(result.as_ref().err());
         match &result {
             Ok(_) => {
@@ -137,6 +163,7 @@ impl TraceStore {
             }
             Err(error) => {
                 self.counts.count_error(operation);
+                self.counts.count_failure(operation, error.kind);
                 debug!(operation = operation.name(), key = %name, millis, kind = ?error.kind, error = %error.message, "request failed");
             }
         }
@@ -159,7 +186,10 @@ impl ObjectStore for TraceStore {
         let counts = self.counts.clone();
         let count = move |chunk: &Result<bytes::Bytes>| match chunk {
             Ok(bytes) => _ = counts.0.bytes_down.fetch_add(bytes.len() as u64, Ordering::Relaxed),
-            Err(_) => counts.count_error(Operation::GetObject),
+            Err(error) => {
+                counts.count_error(Operation::GetObject);
+                counts.count_failure(Operation::GetObject, error.kind);
+            }
         };
         Ok(ObjectBody { info, span, md5, stream: stream.inspect(count).boxed() })
     }
@@ -232,6 +262,8 @@ mod tests {
         assert_eq!(body.stream.count().await, 1);
         assert_eq!(counts.snapshot(), BTreeMap::from([("PutObject", 2), ("GetObject", 1)]));
         assert_eq!(counts.errors(), BTreeMap::from([("PutObject", 1)]));
+        assert_eq!(counts.failures(), BTreeMap::new(), "a condition that doesn't hold is an answer");
+        assert_eq!(counts.times(Operation::PutObject).total(), 2);
         assert_eq!((counts.bytes_up(), counts.bytes_down()), (10, 3));
     }
 

@@ -71,9 +71,10 @@ use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired, Journal};
 use crate::media::Rules;
 use crate::store::Store;
-use crate::types::{FileId, Key, ObjectHeaders, Version};
+use crate::types::{FileId, Key, Live, ObjectHeaders, Version};
 
 pub use arrivals::Arrivals;
+pub use conflict::conflict_key;
 pub use copy::copied;
 use entry::{Entry, Failure};
 #[doc(hidden)]
@@ -154,7 +155,7 @@ struct Shared {
     store: Store,
     journal: Arc<Journal>,
     cache: Arc<Cache>,
-    config: WriterConfig,
+    config: Live<WriterConfig>,
     tuning: Tuning,
     /// Lock order: this, then a data file's state, then the journal.
     queue: Mutex<Queue>,
@@ -231,7 +232,7 @@ impl Writer {
             memory: Semaphore::new(upload::memory_units(tuning.memory_bytes) as usize),
             parts: Semaphore::new(config.parallel_parts.max(1)),
             plain_copy_parts: AtomicBool::new(false),
-            config,
+            config: Live::new(config),
             tuning,
         };
         Ok(Arc::new(Writer { shared: Arc::new(shared), loop_task: Mutex::new(None) }))
@@ -303,6 +304,11 @@ impl Writer {
     /// those that are left have failed for good.
     pub async fn drain(&self, timeout: Duration) -> usize {
         self.shared.drain(timeout).await
+    }
+
+    /// Rules and what becomes of conflicts, from now on.
+    pub fn reconfigure(&self, config: WriterConfig) {
+        self.shared.config.replace(config);
     }
 
     pub fn backlog(&self) -> Backlog {

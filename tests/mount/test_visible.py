@@ -135,9 +135,10 @@ class Metrics(Visible):
     def values(self, port):
         status, text = self.get(port, "/metrics")
         self.assertEqual(status, 200)
-        described = set(re.findall(r"^# TYPE (\w+) (?:gauge|counter)$", text, re.M))
+        described = set(re.findall(r"^# TYPE (\w+) (?:gauge|counter|histogram)$", text, re.M))
         found = dict(re.findall(r"^(mediafs_\w+(?:\{[^}]*\})?) (\S+)$", text, re.M))
-        self.assertEqual({name.partition("{")[0] for name in found} - described, set())
+        plain = {re.sub(r"(duration_seconds)_(bucket|sum|count)$", r"\1", name.partition("{")[0]) for name in found}
+        self.assertEqual(plain - described, set())
         return {name: float(value) for name, value in found.items()}
 
     def test_metrics_and_health(self):
@@ -146,12 +147,16 @@ class Metrics(Visible):
         write(mount.path / "f", pattern(1, 10_000))
         mount.settle()
         values = self.values(port)
+        self.assertEqual(values['mediafs_billed_requests_total{class="write"}'] >= 1, True)
+        self.assertNotIn("mediafs_cost_dollars_total", values)
         for name in ("dirty_files", "dirty_bytes", "oldest_dirty_seconds", "failed_files", "conflicts_total", "degraded", "damaged_blocks_total"):
             self.assertEqual(values[f"mediafs_{name}"], 0, name)
         self.assertEqual(values['mediafs_requests_total{operation="PutObject"}'], 1)
         self.assertGreaterEqual(values["mediafs_cache_bytes"], 10_000)
         self.assertEqual(values["mediafs_cache_limit_bytes"], 10 << 30)
         self.assertEqual(values["mediafs_uploaded_bytes_total"], 10_000)
+        self.assertEqual(values['mediafs_request_duration_seconds_count{operation="PutObject"}'], 1)
+        self.assertEqual(values['mediafs_request_duration_seconds_bucket{operation="PutObject",le="+Inf"}'], 1)
         self.assertEqual(self.get(port, "/healthz")[0], 200)
         self.refuse(mount, "refused", 403, "AccessDenied")
         write(mount.path / "refused", b"x")
@@ -174,7 +179,10 @@ class Metrics(Visible):
         self.assertEqual(self.get(port, "/metrics", host=f"localhost:{port}")[0], 200)
         self.assertEqual(self.get(port, "/metrics", host="evil.example")[0], 421)
         self.assertEqual(self.get(port, "/metrics", method="POST")[0], 405)
-        self.assertEqual(self.get(port, "/")[0], 404)
+        self.assertEqual(self.get(port, "/nothing")[0], 404)
+        for path in ("/", "/page.css", "/page.js", "/status.json"):
+            self.assertEqual(self.get(port, path)[0], 200)
+            self.assertEqual(self.get(port, path, host="evil.example")[0], 421)
 
     def test_a_port_that_is_taken_is_told_at_once(self):
         mount = self.new_mount("--metrics", str(self.gate.port), start=False).launch()

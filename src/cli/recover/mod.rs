@@ -20,7 +20,8 @@ use crate::recover::{Inventory, check, look, repair};
 use crate::types::Key;
 
 /// What a mount's options say about the bucket and about sending.
-const BUCKET_OPTIONS: [&str; 7] = ["endpoint-url", "region", "ca-file", "timeout", "on-conflict", "log-level", "log-format"];
+const BUCKET_OPTIONS: [&str; 9] =
+    ["endpoint-url", "region", "ca-file", "credentials-file", "profile", "timeout", "on-conflict", "log-level", "log-format"];
 
 pub fn command() -> Command {
     let url = Arg::new("url").value_name("s3://BUCKET[/PREFIX]").help("The bucket; the one that the journal names without it");

@@ -81,6 +81,7 @@ impl Fs {
         let mode = Mode::of(flags)?;
         let name = Name::parse(name)?;
         match &name {
+            Name::Own(own) if own == "resolve" => return self.resolve_held(ino, value),
             Name::Own(_) | Name::Reserved => return Err(Error::NotPermitted),
             Name::Privileged => return Err(Error::Unsupported),
             _ => {}

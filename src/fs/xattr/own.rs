@@ -6,6 +6,7 @@ use super::super::Fs;
 use crate::error::{Error, Result};
 use crate::namespace::{Ino, Node, ROOT};
 use crate::types::{Archive, Key};
+use crate::writer::Events;
 
 /// How long a presigned URL from an attribute works: long enough for a page to be loaded, too short to be kept.
 const URL_VALID: Duration = Duration::from_secs(3600);
@@ -60,6 +61,19 @@ impl Fs {
             Some(base) => Ok(public_url(base, &key)),
             None => Ok(self.store.presign_get(&key, valid).await?),
         }
+    }
+
+    /// `name`: of a file whose upload was refused for good, what is under the name in the bucket is kept, and ours is given up.
+    pub(super) fn resolve_held(&self, ino: Ino, value: &[u8]) -> Result<()> {
+        let key = self.file_key(ino)?;
+        if value != b"name" || self.writer.state(&key) != "failed" {
+            return Err(Error::Invalid);
+        }
+        let local = self.names.lock().get(ino).and_then(|inode| inode.file()?.local.clone());
+        self.writer.apply(vec![(key.clone(), None)], &[])?;
+        self.conflict(&key, None);
+        local.into_iter().for_each(|file| self.cache.discard(file.id()));
+        Ok(())
     }
 
     fn file_key(&self, ino: Ino) -> Result<Key> {

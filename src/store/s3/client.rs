@@ -11,7 +11,7 @@ use std::time::Duration;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::identity::IdentityCache;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
@@ -19,6 +19,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig, imds};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient};
 use tokio::sync::Semaphore;
@@ -29,6 +30,7 @@ use super::errors::Context;
 use super::patience::Patience;
 use super::{S3Store, tls};
 use crate::store::{ErrorKind, Result, StoreError};
+use crate::types::Live;
 
 /// Where nothing names a region. S3-compatible servers take it, and AWS answers with the right one.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -43,34 +45,50 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Prepares a client for one bucket. Fails only where the configuration itself is wrong; whether the bucket answers is
 /// for [`check_bucket`](crate::store::check_bucket) to say.
 pub async fn connect(config: S3Config) -> Result<S3Store> {
-    let credentials = config.credentials.clone().or_else(|| if config.r2 { r2_credentials() } else { None });
+    let credentials = known(&config).map(|(keys, _)| keys);
     let endpoint = endpoint_url(&config)?;
     // A plain endpoint and known keys need no TLS at all: no roots are read, and a machine without any still works.
     let plain = credentials.is_some() && endpoint.as_deref().is_some_and(|url| url.starts_with("http://"));
     let http = tls::http_client(config.ca_file.as_deref(), !plain, IDLE_TIMEOUT, config.max_connections)?;
-    let shared = load(&config, http, endpoint, credentials).await;
+    let shared = load(&config, http.clone(), endpoint, credentials).await;
     let endpoint = shared.endpoint_url().map(str::to_owned);
     let s3 = aws_sdk_s3::config::Builder::from(&shared).force_path_style(endpoint.is_some()).build();
     let region = shared.region().map_or(DEFAULT_REGION, Region::as_ref).to_owned();
     let shown = endpoint.clone().unwrap_or_else(|| format!("AWS in {region}"));
     Ok(S3Store {
-        client: Client::from_conf(s3),
-        context: Context { bucket: config.bucket, endpoint: shown, region, skew: Skew::default() },
+        client: Live::new(Client::from_conf(s3)),
+        context: Context { bucket: config.bucket.clone(), endpoint: shown, region, skew: Skew::default() },
         r2: config.r2,
         connections: Arc::new(Semaphore::new(config.max_connections.max(1))),
         connect_timeout: config.connect_timeout,
         attempt_timeout: config.attempt_timeout,
         copy_timeout: config.copy_timeout,
         patience: Patience::new(config.attempt_timeout),
-        counts: config.counts,
+        counts: config.counts.clone(),
+        config,
+        http,
     })
+}
+
+impl S3Store {
+    /// Reads the credentials again from where they came, for all requests from now on; what they came from. Err: there are
+    /// none, and nothing has changed.
+    pub async fn renew_credentials(&self) -> Result<String> {
+        let origin = super::credentials_origin(&self.config).await?;
+        let given = known(&self.config).map(|(keys, _)| keys);
+        let provider = provider(&self.config, given, &self.http, &Region::new(self.context.region.clone())).await;
+        let cache = IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build();
+        let config = self.client.config().to_builder().credentials_provider(provider).identity_cache(cache).build();
+        self.client.replace(Client::from_conf(config));
+        Ok(origin.source)
+    }
 }
 
 async fn load(config: &S3Config, http: SharedHttpClient, endpoint: Option<String>, credentials: Option<StaticCredentials>) -> SdkConfig {
     let region = region(config, &http, endpoint.is_some()).await;
     let timeouts =
         TimeoutConfig::builder().connect_timeout(config.connect_timeout).operation_attempt_timeout(config.attempt_timeout).build();
-    let provider = provider(credentials, &http, &region).await;
+    let provider = provider(config, credentials, &http, &region).await;
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http)
         .region(region)
@@ -87,25 +105,38 @@ async fn load(config: &S3Config, http: SharedHttpClient, endpoint: Option<String
     loader.load().await
 }
 
-async fn provider(credentials: Option<StaticCredentials>, http: &SharedHttpClient, region: &Region) -> SharedCredentialsProvider {
+/// Keys that need nobody to be asked, and where they are from.
+fn known(config: &S3Config) -> Option<(StaticCredentials, &'static str)> {
+    let chosen = config.credentials_file.is_some() || config.profile.is_some();
+    let of_r2 = || r2_credentials().map(|keys| (keys, "the environment (R2_ACCESS_KEY_ID)"));
+    let given = config.credentials.clone().map(|keys| (keys, "the program"));
+    given.or_else(|| if config.r2 && !chosen { of_r2() } else { None })
+}
+
+async fn provider(
+    config: &S3Config,
+    credentials: Option<StaticCredentials>,
+    http: &SharedHttpClient,
+    region: &Region,
+) -> SharedCredentialsProvider {
     match credentials {
         Some(StaticCredentials { access_key_id, secret_access_key, session_token }) => {
             SharedCredentialsProvider::new(Credentials::new(access_key_id, secret_access_key, session_token, None, "mediafs"))
         }
+        None if config.credentials_file.is_some() || config.profile.is_some() => chosen_profile(config, http, region),
         None => aws_chain(http, region).await,
     }
 }
 
 /// The provider that [`connect`] would use, and what it is called where that is known beforehand.
-pub(super) async fn credentials_provider(config: &S3Config) -> Result<(SharedCredentialsProvider, Option<&'static str>)> {
-    let (credentials, source) = match (&config.credentials, config.r2.then(r2_credentials).flatten()) {
-        (Some(given), _) => (Some(given.clone()), Some("the program")),
-        (None, Some(r2)) => (Some(r2), Some("the environment (R2_ACCESS_KEY_ID)")),
-        (None, None) => (None, None),
-    };
+pub(super) async fn credentials_provider(config: &S3Config) -> Result<(SharedCredentialsProvider, Option<String>)> {
+    let known = known(config);
+    let file = config.credentials_file.as_ref().map(|path| format!("{}, profile {:?}", path.display(), profile_name(config)));
+    let source = known.as_ref().map(|(_, source)| (*source).to_owned()).or(file);
+    let credentials = known.map(|(keys, _)| keys);
     let http = tls::http_client(config.ca_file.as_deref(), credentials.is_none(), IDLE_TIMEOUT, config.max_connections)?;
     let region = region(config, &http, endpoint_url(config)?.is_some()).await;
-    Ok((provider(credentials, &http, &region).await, source))
+    Ok((provider(config, credentials, &http, &region).await, source))
 }
 
 /// For messages.
@@ -145,13 +176,32 @@ async fn region(config: &S3Config, http: &SharedHttpClient, has_endpoint: bool) 
         return Region::from_static("auto");
     }
     let provider = ProviderConfig::without_region().with_http_client(http.clone());
-    let profile = ProfileFileRegionProvider::builder().configure(&provider).build();
+    let mut profile = ProfileFileRegionProvider::builder().configure(&provider);
+    if let Some(name) = &config.profile {
+        profile = profile.profile_name(name);
+    }
+    let profile = profile.build();
     let mut chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new()).or_else(profile);
     if !has_endpoint {
         let instance = imds::region::ImdsRegionProvider::builder().configure(&provider).imds_client(imds_client(&provider)).build();
         chain = chain.or_else(instance);
     }
     chain.region().await.unwrap_or(Region::from_static(DEFAULT_REGION))
+}
+
+fn profile_name(config: &S3Config) -> &str {
+    config.profile.as_deref().unwrap_or("default")
+}
+
+/// The one file, or the one profile of AWS' own files: what was named is not replaced by what happens to be in the environment.
+fn chosen_profile(config: &S3Config, http: &SharedHttpClient, region: &Region) -> SharedCredentialsProvider {
+    let files = match &config.credentials_file {
+        Some(path) => EnvConfigFiles::builder().with_file(EnvConfigFileKind::Credentials, path).build(),
+        None => EnvConfigFiles::default(),
+    };
+    let around = ProviderConfig::without_region().with_http_client(http.clone()).with_region(Some(region.clone()));
+    let builder = ProfileFileCredentialsProvider::builder().configure(&around).profile_files(files);
+    SharedCredentialsProvider::new(builder.profile_name(profile_name(config)).build())
 }
 
 /// Environment, profile, web identity, container, instance.

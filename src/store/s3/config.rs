@@ -26,7 +26,11 @@ pub struct S3Config {
     pub r2: bool,
     /// PEM certificates that are trusted beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// None: the AWS chain, for R2 `R2_ACCESS_KEY_ID` and `R2_SECRET_ACCESS_KEY` before it.
+    /// A file as ~/.aws/credentials: no other source is asked then.
+    pub credentials_file: Option<PathBuf>,
+    /// The profile of that file, or of AWS' own files. None: `default`.
+    pub profile: Option<String>,
+    /// None: those two, else the AWS chain, for R2 `R2_ACCESS_KEY_ID` and `R2_SECRET_ACCESS_KEY` before it.
     pub credentials: Option<StaticCredentials>,
     /// Requests under way at once, bodies being read included.
     pub max_connections: usize,
@@ -48,6 +52,8 @@ impl S3Config {
             region: None,
             r2: false,
             ca_file: None,
+            credentials_file: None,
+            profile: None,
             credentials: None,
             max_connections: MAX_CONNECTIONS,
             connect_timeout: CONNECT_TIMEOUT,

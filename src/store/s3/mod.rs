@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{Builder, StalledStreamProtectionConfig};
+use aws_sdk_s3::config::{Builder, SharedHttpClient, StalledStreamProtectionConfig};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
@@ -51,13 +51,16 @@ use super::{
     Body, Condition, ErrorKind, ListPage, ListRequest, ObjectBody, ObjectStore, Operation, Part, PendingUpload, Receipt, Result,
     StoreError, UploadId,
 };
-use crate::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
+use crate::types::{ETag, Key, Live, ObjectHeaders, ObjectInfo, Span, Version};
 
 /// The slowest server-side copy that is waited for.
 const SLOWEST_COPY_BYTES_PER_SECOND: u64 = 4 << 20;
 
 pub struct S3Store {
-    client: Client,
+    client: Live<Client>,
+    /// For credentials that are read again.
+    config: S3Config,
+    http: SharedHttpClient,
     context: Context,
     r2: bool,
     connections: Arc<Semaphore>,

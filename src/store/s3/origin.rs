@@ -30,7 +30,9 @@ pub async fn credentials_origin(config: &S3Config) -> Result<CredentialsOrigin> 
         StoreError::new(failure.kind, "credentials", "", failure.message)
     })?;
     let features = found.get_property::<Vec<Feature>>().map(Vec::as_slice).unwrap_or_default();
-    let source = given.map_or_else(|| source_of(features, &|name| std::env::var(name).ok()), str::to_owned);
+    let profile = config.profile.clone();
+    let variable = |name: &str| if name == "AWS_PROFILE" && profile.is_some() { profile.clone() } else { std::env::var(name).ok() };
+    let source = given.unwrap_or_else(|| source_of(features, &variable));
     Ok(CredentialsOrigin {
         source,
         key_begins: found.access_key_id().chars().take(SHOWN).collect(),
