@@ -8,6 +8,7 @@ DEV=${MEDIAFS_DEV:-${XDG_CACHE_HOME:-$HOME/.cache}/mediafs-dev}
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c
 DENY_VERSION=0.20.2
+CARGO_DEB_VERSION=3.8.0
 TOXIPROXY_VERSION=v2.5.0
 FSX_VERSION=0.3.2
 XFSTESTS_COMMIT=63a29724a85f1999e49bf0a9bf0d22643b6116e5
@@ -222,6 +223,33 @@ need_deny() {
   say "cargo-deny $DENY_VERSION: a minute or two"
   CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
     cargo install -q --locked --root "$DEV" --target-dir "$DEV/build" "cargo-deny@$DENY_VERSION" && rm -rf "$DEV/build"
+}
+
+# cargo-deb, built like cargo-deny.
+need_cargo_deb() {
+  have cargo-deb && return
+  need_rust
+  say "cargo-deb $CARGO_DEB_VERSION: a minute or two"
+  CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    cargo install -q --locked --root "$DEV" --target-dir "$DEV/build-deb" "cargo-deb@$CARGO_DEB_VERSION" && rm -rf "$DEV/build-deb"
+}
+
+# gunicorn and what the example is compared with, into the same virtual environment; nginx and a browser.
+need_example() {
+  need_python
+  cat "$ROOT/scripts/example/requirements.txt" "$ROOT/tests/example/requirements.txt" | cmp -s - "$DEV/venv/example.txt" || {
+    "$DEV/venv/bin/pip" install -q --disable-pip-version-check -r "$ROOT/scripts/example/requirements.txt" -r "$ROOT/tests/example/requirements.txt" ||
+      die "pip could not install what the example needs"
+    cat "$ROOT/scripts/example/requirements.txt" "$ROOT/tests/example/requirements.txt" >"$DEV/venv/example.txt"
+  }
+  have rsync || (apt_install rsync) || say "skipped will be what needs rsync"
+  need_nginx
+  need_browser
+}
+
+need_browser() {
+  have chromium && have chromedriver && return
+  (apt_install --no-install-recommends chromium chromium-driver) || say "skipped will be what needs a browser: chromium can't be had"
 }
 
 # Builds the program that the suites run and names it in $MEDIAFS; where that is set already, it names the one to test.
