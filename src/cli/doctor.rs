@@ -56,6 +56,12 @@ pub fn command() -> Command {
                 .value_parser(clap::value_parser!(std::path::PathBuf))
                 .help("A TOML file with options of the mount"),
         )
+        .arg(
+            Arg::new("cors")
+                .long("cors")
+                .value_name("ORIGIN")
+                .help("Also whether pages of this site, like https://shop.example, may read the objects from a browser"),
+        )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("For programs"))
 }
 
@@ -71,6 +77,7 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     let config = resolve(url, Path::new(NO_MOUNT_POINT), &Layers(layers), VfsFlags::default())?;
     logging::start(&config.log)?;
     let json = arguments.get_flag("json");
+    let places = Places { cors_origin: arguments.get_one::<String>("cors").cloned(), ..Places::default() };
     let runtime = daemon::runtime()?;
     let report = runtime.block_on(async {
         let mut signals = Signals::listen()?;
@@ -82,7 +89,7 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
         if !json {
             shown.say(&format!("mediafs doctor {}\n", config.settings.source));
         }
-        Ok::<Report, Failure>(examine(&config.settings, &Places::default(), &mut |finding| shown.finding(finding), stop).await)
+        Ok::<Report, Failure>(examine(&config.settings, &places, &mut |finding| shown.finding(finding), stop).await)
     })?;
     // A disk that doesn't answer must not keep the process.
     runtime.shutdown_background();

@@ -106,7 +106,7 @@ fn to_upload(report: &Report) -> String {
 }
 
 fn requests(report: &Report) -> String {
-    let one = |(name, count): (&String, &u64)| match report.request_errors.get(name) {
+    let one = |(name, count): (&String, &u64)| match report.request_failures.get(name) {
         Some(failed) => format!("{name} {count} ({failed} failed)"),
         None => format!("{name} {count}"),
     };
@@ -139,7 +139,7 @@ pub(super) mod tests {
             "oldest_dirty_seconds": 3.2, "uploading": 1,
             "failed": [{"path": "a\u{1b}[31m", "error": "403", "since": "2026-01-01T00:00:00Z"}],
             "failed_files": 1, "conflicts": 0, "hidden_keys": 0, "cache_bytes": 0, "cache_limit_bytes": 1024, "damaged_blocks": 0,
-            "requests": {"PutObject": 3, "HeadObject": 1}, "request_errors": {"PutObject": 1},
+            "requests": {"PutObject": 3, "HeadObject": 1}, "request_errors": {"PutObject": 1, "HeadObject": 1}, "request_failures": {"PutObject": 1},
             "uploaded_bytes": 0, "downloaded_bytes": 0, "billed": {"writes": 3, "reads": 1, "free": 0, "sent_bytes": 0},
             "cost": {"prices": {"write": 5.0, "read": 0.4, "sent": 0.0}, "dollars": 0.0000154, "dollars_a_month": 1.234},
             "degraded": null
@@ -153,7 +153,7 @@ pub(super) mod tests {
         for part in [
             "s3://b/p at AWS",
             "2 files, 1.5 KiB, the oldest since 3s; 1 on the way",
-            "PutObject 3 (1 failed)",
+            "HeadObject 1, PutObject 3 (1 failed)",
             "up 1m 1s",
             "3 writes, 1 reads, 0 free",
             "$0.0000 so far, $1.23 a month",

@@ -132,13 +132,59 @@ pub async fn public_url(config: &S3Config, base: Option<&str>, written: Option<&
     let Some(base) = base else { return sheet.skip(Step::PublicUrl, "no --public-url-base is given") };
     let Some(written) = written else { return sheet.skip(Step::PublicUrl, "there is no object of ours to ask for") };
     let url = format!("{}/{}", base.trim_end_matches('/'), written.version.key.as_str());
-    let answer = within(fetch(config, &url, false)).await;
+    let answer = within(fetch(config, &url, false, None)).await;
     match answer {
         Ok(answer) => match wrong(&answer, base, &written.body, about) {
             None => sheet.pass(Step::PublicUrl, format!("{base} gives the objects to everybody")),
             Some((what, fix)) => sheet.fail(Step::PublicUrl, what, fix),
         },
         Err(error) => sheet.fail(Step::PublicUrl, error.message, "check --public-url-base: host, port, and http:// or https://"),
+    }
+}
+
+/// Whether a page of `origin` may read the objects: at the public address, else by a signed link.
+pub async fn cors(
+    scratch: &Scratch,
+    config: &S3Config,
+    base: Option<&str>,
+    origin: Option<&str>,
+    written: Option<&Written>,
+    sheet: &mut Sheet<'_>,
+) {
+    let Some(origin) = origin else { return sheet.skip(Step::Cors, "not asked for with --cors ORIGIN") };
+    let Some(written) = written else { return sheet.skip(Step::Cors, "there is no object of ours to ask for") };
+    let url = match base {
+        Some(base) => format!("{}/{}", base.trim_end_matches('/'), written.version.key.as_str()),
+        None => match scratch.link(&written.version.key).await {
+            Ok(url) => url,
+            Err(error) => return sheet.fail(Step::Cors, error.message, "see above"),
+        },
+    };
+    match within(fetch(config, &url, false, Some(origin))).await {
+        Ok(answer) => match refused_origin(&answer, origin) {
+            None => sheet.pass(Step::Cors, format!("pages of {origin} may read the objects")),
+            Some(what) => {
+                let fix = match base {
+                    Some(_) => {
+                        format!("allow GET for {origin} in the CORS rules of the bucket, and have the CDN pass the Origin header on")
+                    }
+                    None => format!(
+                        "allow GET for {origin} in the bucket's CORS rules (S3: aws s3api put-bucket-cors; R2: the bucket's settings)"
+                    ),
+                };
+                sheet.fail(Step::Cors, what, fix);
+            }
+        },
+        Err(error) => sheet.fail(Step::Cors, error.message, "see public URL and endpoint above"),
+    }
+}
+
+fn refused_origin(answer: &BareAnswer, origin: &str) -> Option<String> {
+    match (answer.status, answer.allowed_origin.as_deref()) {
+        (200, Some(allowed)) if allowed == "*" || allowed == origin => None,
+        (200, Some(allowed)) => Some(format!("browsers let pages of {allowed} read the objects, not those of {origin}")),
+        (200, None) => Some(format!("browsers let no page of {origin} read the objects: the answer has no Access-Control-Allow-Origin")),
+        (status, _) => Some(format!("the object can't be had: status {status}")),
     }
 }
 
@@ -172,6 +218,23 @@ fn wrong(answer: &BareAnswer, base: &str, body: &Body, about: &About) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_an_origin_may_read_or_not() {
+        let answer =
+            |status, allowed: Option<&str>| BareAnswer { status, allowed_origin: allowed.map(Into::into), ..BareAnswer::default() };
+        let site = "https://example.com";
+        for allowed in ["*", site] {
+            assert_eq!(refused_origin(&answer(200, Some(allowed)), site), None);
+        }
+        for (answer, part) in [
+            (answer(200, None), "no Access-Control-Allow-Origin"),
+            (answer(200, Some("https://other.example")), "pages of https://other.example"),
+            (answer(403, None), "status 403"),
+        ] {
+            assert!(refused_origin(&answer, site).is_some_and(|text| text.contains(part)), "{part}");
+        }
+    }
 
     #[test]
     fn answers_of_a_public_address() {

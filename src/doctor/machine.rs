@@ -27,10 +27,14 @@ pub struct Places {
     pub fuse_device: PathBuf,
     pub fuse_conf: PathBuf,
     pub updatedb_conf: PathBuf,
+    /// Changes of the service that runs it, as our package brings one.
+    pub updatedb_drop_ins: Vec<PathBuf>,
     pub process_status: PathBuf,
     pub kernel_release: PathBuf,
     /// Where programs are looked for.
     pub programs: Vec<PathBuf>,
+    /// The site whose pages shall read the objects, where that is asked.
+    pub cors_origin: Option<String>,
 }
 
 impl Default for Places {
@@ -40,9 +44,13 @@ impl Default for Places {
             fuse_device: "/dev/fuse".into(),
             fuse_conf: "/etc/fuse.conf".into(),
             updatedb_conf: "/etc/updatedb.conf".into(),
+            updatedb_drop_ins: ["/etc", "/usr/lib"]
+                .map(|base| format!("{base}/systemd/system/plocate-updatedb.service.d/mediafs.conf").into())
+                .into(),
             process_status: "/proc/self/status".into(),
             kernel_release: "/proc/sys/kernel/osrelease".into(),
             programs: std::env::split_paths(&path).collect(),
+            cors_origin: None,
         }
     }
 }
@@ -71,6 +79,7 @@ pub fn look(places: &Places) -> Facts {
         places.programs.iter().map(|folder| folder.join(name)).find_map(|path| Some((fs::metadata(&path).ok()?.permissions().mode(), path)))
     };
     let updatedb = fs::read_to_string(&places.updatedb_conf);
+    let added = if places.updatedb_drop_ins.iter().any(|path| text(path).contains(PRUNED)) { " fuse.mediafs" } else { "" };
     Facts {
         // SAFETY: geteuid has no arguments and can't fail.
         root: unsafe { libc::geteuid() == 0 },
@@ -80,7 +89,7 @@ pub fn look(places: &Places) -> Facts {
         sys_admin: effective_capabilities(&text(&places.process_status)) & SYS_ADMIN != 0,
         kernel: text(&places.kernel_release).trim().to_owned(),
         open_files: open_files(),
-        prune_fs: updatedb.ok().map(|text| prune_fs(&text)),
+        prune_fs: updatedb.ok().map(|text| prune_fs(&text) + added),
     }
 }
 
@@ -185,9 +194,12 @@ fn limit(facts: &Facts, sheet: &mut Sheet<'_>) {
     }
 }
 
+/// The type that updatedb shall leave alone.
+const PRUNED: &str = "fuse.mediafs";
+
 fn updatedb(facts: &Facts, sheet: &mut Sheet<'_>) {
     let Some(types) = &facts.prune_fs else { return sheet.pass(Step::Updatedb, "there is none that would walk through the mount") };
-    if types.split_whitespace().any(|kind| kind.eq_ignore_ascii_case("fuse.mediafs")) {
+    if types.split_whitespace().any(|kind| kind.eq_ignore_ascii_case(PRUNED)) {
         return sheet.pass(Step::Updatedb, "passes mounts of mediafs by");
     }
     let what = "PRUNEFS in /etc/updatedb.conf lacks fuse.mediafs: every night updatedb lists the whole bucket";
@@ -217,10 +229,12 @@ mod tests {
         let places = Places {
             fuse_device: directory.path().join("none"),
             fuse_conf: at("fuse.conf", "#x\nuser_allow_other\n"),
-            updatedb_conf: at("updatedb.conf", "PRUNEFS=\"nfs fuse.mediafs\""),
+            updatedb_conf: at("updatedb.conf", "PRUNEFS=\"nfs\""),
+            updatedb_drop_ins: vec![at("drop-in", "ExecStart=updatedb --add-prunefs fuse.mediafs\n")],
             process_status: at("status", "CapEff: 0\n"),
             kernel_release: at("release", "6.12.1-x\n"),
             programs: vec![directory.path().to_owned()],
+            cors_origin: None,
         };
         at("fusermount3", "");
         let facts = look(&places);

@@ -126,7 +126,7 @@ async fn steps(bench: &Bench, settings: &Settings, places: &Places, sheet: &mut 
     let reached = network::examine(&bench.config, &bench.about, sheet).await;
     let known = credentials(bench, sheet).await;
     match (&bench.scratch, reached, known) {
-        (Some(scratch), true, true) => remote(bench, scratch, settings, sheet).await,
+        (Some(scratch), true, true) => remote(bench, scratch, settings, places, sheet).await,
         (Some(_), false, _) => sheet.skip_rest(&rights::STEPS, "the store can't be reached"),
         (Some(_), true, false) => sheet.skip_rest(&rights::STEPS, "there are no credentials to ask with"),
         (None, ..) => {
@@ -136,11 +136,11 @@ async fn steps(bench: &Bench, settings: &Settings, places: &Places, sheet: &mut 
             }
         }
     }
-    sheet.skip_rest(&[Step::PublicUrl], "it is tried with an object of ours");
+    sheet.skip_rest(&[Step::PublicUrl, Step::Cors], "it is tried with an object of ours");
     local(settings, places, sheet).await;
 }
 
-async fn remote(bench: &Bench, scratch: &Scratch, settings: &Settings, sheet: &mut Sheet<'_>) {
+async fn remote(bench: &Bench, scratch: &Scratch, settings: &Settings, places: &Places, sheet: &mut Sheet<'_>) {
     let about = &bench.about;
     let Some(listed) = rights::bucket(scratch, about, sheet).await else { return };
     if settings.read_only {
@@ -148,7 +148,9 @@ async fn remote(bench: &Bench, scratch: &Scratch, settings: &Settings, sheet: &m
     }
     let written = rights::examine(scratch, listed.as_ref(), about, sheet).await;
     behaviour::examine(scratch, written.as_ref(), settings.exclusive, about, sheet).await;
-    behaviour::public_url(&bench.config, settings.public_url_base.as_deref(), written.as_ref(), about, sheet).await;
+    let base = settings.public_url_base.as_deref();
+    behaviour::public_url(&bench.config, base, written.as_ref(), about, sheet).await;
+    behaviour::cors(scratch, &bench.config, base, places.cors_origin.as_deref(), written.as_ref(), sheet).await;
     rights::clean(scratch, about, sheet).await;
 }
 

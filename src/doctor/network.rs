@@ -81,7 +81,7 @@ async fn reach(config: &S3Config, about: &About, place: &Place, sheet: &mut Shee
     let addresses = resolve(place, sheet).await?;
     connect(place, &addresses, sheet).await?;
     let url = format!("{}/{}", place.url, about.bucket);
-    let answer = within(fetch(config, &url, true)).await;
+    let answer = within(fetch(config, &url, true, None)).await;
     match answer {
         Ok(answer) => {
             transport(place, sheet);

@@ -44,6 +44,11 @@ pub struct Cleaned {
 }
 
 impl Scratch {
+    /// A link to one of our objects that anybody may follow while a step lasts.
+    pub async fn link(&self, key: &Key) -> Result<String> {
+        self.store.presign_get(key, STEP_TIME).await
+    }
+
     /// `store` shows the bucket below the prefix; `r2` lets a 403 count as haste, once.
     pub fn new(store: Store, r2: bool) -> Self {
         let name: u64 = rand::random();

@@ -22,6 +22,7 @@ pub enum Step {
     Checksums,
     Rules,
     PublicUrl,
+    Cors,
     Delete,
     Fuse,
     Fusermount,
@@ -38,7 +39,7 @@ pub enum Step {
 
 impl Step {
     /// All of them, in their order.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Dns,
         Self::Tcp,
         Self::Tls,
@@ -58,6 +59,7 @@ impl Step {
         Self::Checksums,
         Self::Rules,
         Self::PublicUrl,
+        Self::Cors,
         Self::Delete,
         Self::Fuse,
         Self::Fusermount,
@@ -94,6 +96,7 @@ impl Step {
             Self::Checksums => ("behaviour", "checksums"),
             Self::Rules => ("behaviour", "rules of R2"),
             Self::PublicUrl => ("behaviour", "public URL"),
+            Self::Cors => ("behaviour", "CORS"),
             Self::Delete => ("cleaning up", "delete"),
             Self::Fuse => ("this machine", "/dev/fuse"),
             Self::Fusermount => ("this machine", "right to mount"),

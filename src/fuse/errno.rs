@@ -5,10 +5,15 @@
 //! bucket refused. Both matches are exhaustive: a new kind of error does not compile until somebody decided its number.
 
 use fuser::Errno;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::quiet::Quiet;
 use crate::error::Error;
 use crate::store::ErrorKind;
+
+/// One for the process, which has one log.
+static QUIET: Quiet = Quiet::new();
 
 /// What was asked, for the log.
 #[derive(Clone, Debug)]
@@ -95,7 +100,13 @@ pub(super) fn log(asked: &Asked, error: &Error) -> Errno {
     let errno = of(error);
     let (operation, ino, name) = (asked.operation, asked.ino, asked.name());
     if is_alarming(errno) {
-        warn!(operation, ino, name, %error, "failed");
+        let word = QUIET.ask(Instant::now());
+        if word.withheld > 0 {
+            warn!(operations = word.withheld, "failed too, and had no line of their own");
+        }
+        if word.tell {
+            warn!(operation, ino, name, %error, "failed");
+        }
     } else {
         debug!(operation, ino, name, %error, "refused");
     }

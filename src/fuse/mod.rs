@@ -30,6 +30,7 @@ mod mountinfo;
 mod mountpoint;
 mod notify;
 mod passthrough;
+mod quiet;
 mod sweep;
 mod xattr;
 

@@ -92,6 +92,8 @@ fn places(directory: &Path) -> Places {
     Places {
         fuse_device: file("fuse", ""),
         fuse_conf: file("fuse.conf", "user_allow_other\n"),
+        updatedb_drop_ins: Vec::new(),
+        cors_origin: None,
         updatedb_conf: file("updatedb.conf", "PRUNEFS=\"NFS fuse.mediafs\"\n"),
         process_status: file("status", "CapEff:\t000001ffffffffff\n"),
         kernel_release: file("osrelease", "6.12.0\n"),

@@ -194,6 +194,16 @@ async fn public_addresses() {
 }
 
 #[tokio::test]
+async fn pages_of_other_sites() {
+    let emulator = emulator().await;
+    let mut setup = Setup::new(&emulator.endpoint());
+    assert_finding(&setup.examined().await, Step::Cors, Outcome::Skipped, "--cors", "");
+    // The emulator knows no CORS, as a new bucket doesn't.
+    setup.places.cors_origin = Some("https://shop.example".to_owned());
+    assert_only(&setup.examined().await, Step::Cors, "no page of https://shop.example", "put-bucket-cors");
+}
+
+#[tokio::test]
 async fn cache_directories_of_others() {
     let emulator = emulator().await;
     let setup = Setup::new(&emulator.endpoint());

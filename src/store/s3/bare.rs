@@ -38,13 +38,18 @@ pub struct BareAnswer {
     pub region: Option<String>,
     /// Where it sends us instead.
     pub location: Option<String>,
+    /// Whose pages may read it, as the answer says to the origin that was named.
+    pub allowed_origin: Option<String>,
     /// Of a successful GET, as far as it is looked at.
     pub body: Bytes,
 }
 
-/// Asks `url`, by HEAD if `head`, else by GET. Of `config` the certificates and the timeouts count.
-pub async fn fetch(config: &S3Config, url: &str, head: bool) -> Result<BareAnswer> {
-    let bent = Bent { url: url.to_owned(), head, seen: Arc::default() };
+/// Asks `url`, by HEAD if `head`, else by GET, as a page of `origin` where one is named. Of `config` the certificates and the
+/// timeouts count.
+pub async fn fetch(config: &S3Config, url: &str, head: bool, origin: Option<&str>) -> Result<BareAnswer> {
+    let bent = Bent { url: url.to_owned(), head, origin: origin.map(str::to_owned), seen: Arc::default() };
+    // What follows may be a signature: nobody is told of it.
+    let place = url.split('?').next().unwrap_or_default();
     let native_roots = url.starts_with("https://");
     let http = tls::http_client(config.ca_file.as_deref(), native_roots, IDLE, 1)?;
     let timeouts = TimeoutConfig::builder().connect_timeout(config.connect_timeout).operation_attempt_timeout(config.attempt_timeout);
@@ -52,7 +57,7 @@ pub async fn fetch(config: &S3Config, url: &str, head: bool) -> Result<BareAnswe
         .behavior_version(BehaviorVersion::v2026_01_12())
         .http_client(http)
         .region(Region::from_static("auto"))
-        .endpoint_url(url)
+        .endpoint_url(place)
         .force_path_style(true)
         .allow_no_auth()
         .retry_config(RetryConfig::disabled())
@@ -71,7 +76,7 @@ pub async fn fetch(config: &S3Config, url: &str, head: bool) -> Result<BareAnswe
         (Some(answer), _) => Ok(answer),
         (None, Err(error)) => {
             let timed_out = matches!(&error, SdkError::TimeoutError(_));
-            let failure = transport::classify(&error, timed_out, url);
+            let failure = transport::classify(&error, timed_out, place);
             Err(StoreError::new(failure.kind, Operation::GetObject.name(), "", failure.message))
         }
         (None, Ok(_)) => Ok(BareAnswer::default()),
@@ -83,6 +88,7 @@ pub async fn fetch(config: &S3Config, url: &str, head: bool) -> Result<BareAnswe
 struct Bent {
     url: String,
     head: bool,
+    origin: Option<String>,
     seen: Arc<Mutex<Option<BareAnswer>>>,
 }
 
@@ -102,6 +108,9 @@ impl Intercept for Bent {
         if self.head {
             request.set_method("HEAD")?;
         }
+        if let Some(origin) = &self.origin {
+            request.headers_mut().try_insert("origin", origin.clone())?;
+        }
         Ok(())
     }
 
@@ -120,6 +129,7 @@ impl Intercept for Bent {
             content_type: header("content-type"),
             region: header("x-amz-bucket-region"),
             location: header("location"),
+            allowed_origin: header("access-control-allow-origin"),
             body: Bytes::new(),
         });
         Ok(())
