@@ -178,7 +178,8 @@ fn sort(
             Fate::Keep { size, dirty, behind } => {
                 sorted.behind.extend(behind.then_some(row.id));
                 sorted.unclaimed.extend((dirty && !behind && !is_wanted).then_some(row.id));
-                let rewrite = dirty && (!row.dirty || !trusted);
+                // What was changed behind us is journalled with its desired state (`claim_with`).
+                let rewrite = dirty && !behind && (!row.dirty || !trusted);
                 if !trusted && !row.dirty && row.base.is_some() {
                     // Its upload was the last thing that happened: the bucket has the bytes, and the disk may not.
                     row.complete = row.size == 0;
@@ -231,7 +232,7 @@ fn load(shared: &Arc<Shared>, kept: Kept, freed: &[Span], trusted: bool) -> Resu
     state.complete = row.complete;
     state.on_disk = found.is_some();
     state.in_journal = true;
-    state.row_dirty = row.dirty;
+    state.row_dirty = row.dirty && !behind;
     state.seal = seal;
     if !row.complete {
         state.present = row.present.iter().cloned().collect();
@@ -258,7 +259,7 @@ fn load(shared: &Arc<Shared>, kept: Kept, freed: &[Span], trusted: bool) -> Resu
         fit(&file, &mut state, &found)?;
     }
     if behind {
-        file.forget_all_sums(&mut state)?;
+        file.distrust(&mut state)?;
     }
     shared.budget.force(state.charged(), state.dirty);
     let mut index = shared.index.lock();

@@ -31,6 +31,8 @@ struct Kept {
     bytes: Option<Vec<u8>>,
 }
 
+const ALL: Span = 0..u64::MAX;
+
 impl LocalFile {
     /// Bytes of `span` are about to change, or to go. The journal has heard of it when this returns.
     pub(super) fn begin_rewrite(&self, state: &mut State, file: &File, span: Span) -> Result<Rewrite> {
@@ -54,15 +56,43 @@ impl LocalFile {
     /// Anything may have changed.
     pub(super) fn forget_all_sums(&self, state: &mut State) -> Result<()> {
         self.sums(state)?;
-        let all = 0..u64::MAX;
-        self.unseal(state, &all)?;
+        self.unseal(state, &ALL)?;
         state.overwrites += 1;
-        state.forget_sums(&all);
+        state.forget_sums(&ALL);
         Ok(())
+    }
+
+    /// The same in memory alone: the journal hears of it with the claim.
+    pub(super) fn distrust(&self, state: &mut State) -> Result<()> {
+        self.sums(state)?;
+        state.seal = None;
+        state.overwrites += 1;
+        state.forget_sums(&ALL);
+        Ok(())
+    }
+
+    /// The row of a file that was written to after the last daemon died, and `also`, its desired state. Only together: until
+    /// then the broken seal over a clean row is what tells the next start that the bytes are unsent.
+    pub fn claim_with(&self, also: &[Change]) -> Result<()> {
+        let mut state = self.state.lock();
+        let unsealed = self.unsealed(&state, &ALL);
+        let mut changes: Vec<Change> = also.iter().chain(&unsealed.changes).cloned().collect();
+        changes.push(Change::BreakSeal(self.id));
+        unsealed.told(&mut state);
+        self.journal_row(&mut state, &changes)
     }
 
     /// Takes from the journal what is not true any more.
     fn unseal(&self, state: &mut State, span: &Span) -> Result<()> {
+        let unsealed = self.unsealed(state, span);
+        if !state.discarded {
+            self.shared.journal.apply(&unsealed.changes)?;
+        }
+        unsealed.told(state);
+        Ok(())
+    }
+
+    fn unsealed(&self, state: &State, span: &Span) -> Unsealed {
         let regions = state.sums.as_ref().map(|sums| sums.kept_over(span)).unwrap_or_default();
         let mut changes: Vec<Change> = regions.iter().map(|region| Change::DropSums(self.id, *region)).collect();
         // A region's sums go together.
@@ -71,14 +101,23 @@ impl LocalFile {
         if seal != state.seal {
             changes.push(seal.map_or(Change::BreakSeal(self.id), |seal| Change::Seal(self.id, seal)));
         }
-        if !state.discarded {
-            self.shared.journal.apply(&changes)?;
-        }
-        state.seal = seal;
+        Unsealed { seal, regions, changes }
+    }
+}
+
+/// What the journal has to hear before bytes change, and what is true then.
+struct Unsealed {
+    seal: Option<Seal>,
+    regions: Vec<u64>,
+    changes: Vec<Change>,
+}
+
+impl Unsealed {
+    fn told(self, state: &mut State) {
+        state.seal = self.seal;
         if let Some(sums) = &mut state.sums {
-            sums.dropped(&regions);
+            sums.dropped(&self.regions);
         }
-        Ok(())
     }
 }
 

@@ -70,6 +70,11 @@ impl Shared {
         self.apply_with(vec![(key, Some(desired))], &[], |rows| file.seal_with(rows))
     }
 
+    /// Of a file that was written to after the last daemon died, which nobody wants yet.
+    pub fn claim(&self, key: Key, desired: Desired, file: &LocalFile) -> Result<()> {
+        self.apply_with(vec![(key, Some(desired))], &[], |rows| file.claim_with(rows))
+    }
+
     fn apply_with(
         &self,
         changes: Vec<(Key, Option<Desired>)>,

@@ -19,7 +19,7 @@ impl Writer {
                 continue;
             };
             tracing::info!(%key, "written after the last daemon died: goes up");
-            if let Err(error) = self.apply(vec![(key.clone(), Some(desired))], &[]) {
+            if let Err(error) = self.shared.claim(key.clone(), desired, &file) {
                 tracing::error!(%key, %error, "what was written after the last daemon died can't be kept");
             }
         }
