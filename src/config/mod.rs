@@ -96,6 +96,10 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, flags: VfsFlags, ar
         warnings.push(format!("--metrics {address}: whoever reaches this address can read names and amounts"));
     }
     let prices = words.prices().or_else(|| prices::listed(r2, endpoint.is_some()));
+    if reader.switch("unsafe-symlinks")? {
+        let what = "whoever writes to the bucket can make programs here open any file that those may read, /etc/passwd too";
+        warnings.push(format!("--unsafe-symlinks: {what}; never on a mount that a web server serves"));
+    }
     let identity = identity(endpoint.as_ref(), &target);
     let cache_dir = match reader.path("cache-dir") {
         Some(directory) => around.directory.join(directory),

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
 use crate::namespace::{Ino, Inode, Namespace, Seen, keys};
-use crate::store::ListRequest;
+use crate::store::{ListRequest, Pages};
 use crate::types::{Key, ListedObject};
 
 /// Listings in a row that uploads of this host overtake; after the first, all that waits is known.
@@ -39,16 +39,11 @@ impl Fs {
 
     async fn list_below(&self, key: &Key) -> Result<Vec<ListedObject>> {
         let mut objects = Vec::new();
-        let mut request = ListRequest { prefix: key.as_str().into(), ..ListRequest::default() };
-        loop {
-            let page = self.store.list(&request).await?;
+        let mut pages = Pages::new(ListRequest { prefix: key.as_str().into(), ..ListRequest::default() });
+        while let Some(page) = pages.next(&self.store).await? {
             objects.extend(page.objects.into_iter().filter(|object| object.key == *key || object.key.is_below(key)));
-            match page.next {
-                Some(next) if request.token.as_ref() == Some(&next) => return Ok(objects),
-                Some(next) => request.token = Some(next),
-                None => return Ok(objects),
-            }
         }
+        Ok(objects)
     }
 
     /// False: something came into the bucket while it was listed, and neither the listing nor the tree has it.
@@ -70,17 +65,16 @@ impl Fs {
             return Err(Error::NotFound);
         }
         let (mut hidden, mut there) = (Vec::new(), HashSet::new());
+        let stays = |object: &ListedObject| self.writer.pending(&object.key).is_none_or(|desired| desired.content != Content::Absent);
+        let objects: Vec<ListedObject> = objects.into_iter().filter(stays).collect();
+        let shadowed = keys::shadowed(objects.iter().map(|object| &object.key));
         for object in objects {
-            let gone = self.writer.pending(&object.key).is_some_and(|desired| desired.content == Content::Absent);
-            if gone {
-                continue;
-            }
             if let Some(marked) = keys::marked_by_hadoop(&object.key) {
                 self.hadoop_markers.store(true, Ordering::Release);
                 // It goes, and a marker of our own comes: no bytes of it are to be copied from there.
                 let marker = ListedObject { key: marked, size: 0, ..object.clone() };
                 self.take_in_object(&mut names, ino, key, &marker, begun, watch, &mut there);
-            } else if keys::shown_key(&object.key).is_err() {
+            } else if keys::shown_key(&object.key).is_err() || shadowed.contains(&object.key) {
                 hidden.push(object);
             } else if object.key == *key {
                 if let Some(node) = names.directory_mut(ino) {

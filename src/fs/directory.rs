@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::journal::Content;
 use crate::namespace::keys::{ListedKind, Listing, Reason};
 use crate::namespace::{Child, Ino, Namespace, Node, ROOT, Seen};
-use crate::store::ListRequest;
+use crate::store::{ListRequest, Pages};
 use crate::types::{Key, Version};
 
 /// Entries handed over in one turn: more than one readdir of the kernel takes.
@@ -26,6 +26,9 @@ const BATCH: usize = 512;
 
 /// Listings in a row that deletions of this host overtake; each turn some have landed.
 const TURNS: usize = 4;
+
+/// Hidden keys of one listing that the log names one by one: a bucket can hold any number of them.
+const HIDDEN_TOLD: usize = 20;
 
 /// What one handle shows.
 pub(super) struct Snapshot {
@@ -193,17 +196,11 @@ impl Fs {
 
     async fn list(&self, key: &Key) -> Result<Listing> {
         let mut listing = Listing::default();
-        let mut request = ListRequest { prefix: key.as_str().into(), by_directory: true, ..ListRequest::default() };
-        loop {
-            let page = self.store.list(&request).await?;
+        let mut pages = Pages::new(ListRequest { prefix: key.as_str().into(), by_directory: true, ..ListRequest::default() });
+        while let Some(page) = pages.next(&self.store).await? {
             listing.add(key, &page);
-            match page.next {
-                // A token that repeats would list for ever.
-                Some(next) if request.token.as_ref() == Some(&next) => return Ok(listing),
-                Some(next) => request.token = Some(next),
-                None => return Ok(listing),
-            }
         }
+        Ok(listing)
     }
 
     /// Sees to it that one flat listing shows all that is below a directory: files that are to give way to it, or to a
@@ -369,8 +366,13 @@ impl Fs {
         found.retain(|key, _| self.writer.pending(key).is_none());
         let mut hidden = self.hidden.lock();
         let known = hidden.remove(directory).unwrap_or_default();
-        for (key, reason) in found.iter().filter(|(key, _)| !known.contains_key(*key)) {
+        let mut fresh = found.iter().filter(|(key, _)| !known.contains_key(*key));
+        for (key, reason) in fresh.by_ref().take(HIDDEN_TOLD) {
             tracing::warn!(%key, reason = reason.text(), "this key can't be shown as a file");
+        }
+        let more = fresh.count();
+        if more > 0 {
+            tracing::warn!(%directory, more, "further keys there can't be shown as files");
         }
         if !found.is_empty() {
             hidden.insert(directory.clone(), found);

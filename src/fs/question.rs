@@ -15,7 +15,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Content;
 use crate::namespace::{Absorbed, Ino, Inode, Namespace, Node, Seen, WatchId, attributes, keys};
-use crate::store::{ErrorKind, ListRequest, multipart_count};
+use crate::store::{ErrorKind, ListRequest, Pages, multipart_count};
 use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Version};
 use crate::writer::Arrivals;
 
@@ -176,10 +176,12 @@ impl Fs {
         }
         let going = self.writer.going_below(directory);
         let max_keys = u32::try_from(going.len() + 1).unwrap_or(1000).min(1000);
-        let mut request = ListRequest { prefix: directory.as_str().into(), max_keys: Some(max_keys), ..ListRequest::default() };
+        let request = ListRequest { prefix: directory.as_str().into(), max_keys: Some(max_keys), ..ListRequest::default() };
+        let mut pages = Pages::new(request);
         loop {
-            let page = match self.store.list(&request).await {
-                Ok(page) => page,
+            let page = match pages.next(&self.store).await {
+                Ok(Some(page)) => page,
+                Ok(None) => return self.marked_by_hadoop(directory).await,
                 Err(error) if error.is(ErrorKind::InvalidName) => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
@@ -193,10 +195,6 @@ impl Fs {
                     let marker = (object.key == *directory).then_some(object);
                     return Ok(Some(Below { marker }));
                 }
-            }
-            match page.next {
-                Some(next) => request.token = Some(next),
-                None => return self.marked_by_hadoop(directory).await,
             }
         }
     }

@@ -42,8 +42,8 @@ const NO_ID: u32 = u32::MAX;
 
 /// Permission bits that are kept. Setuid and setgid on a file would let a bucket's writer give rights on this host;
 /// setgid on a directory carries its group to new files.
-const FILE_BITS: u32 = 0o777;
-const DIRECTORY_BITS: u32 = 0o3777;
+pub const FILE_BITS: u32 = 0o777;
+pub const DIRECTORY_BITS: u32 = 0o3777;
 
 /// Percent-encoded in a symlink's target: what a header can't carry, or a proxy might trim or fold.
 const NOT_PLAIN: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'"').add(b',').add(b'=').add(b'?').add(b'\\');

@@ -132,6 +132,8 @@ pub struct Symlink {
     pub headers: ObjectHeaders,
     /// None: the body of the object has to be read.
     pub target: Option<String>,
+    /// A program on this host made it so.
+    pub made_here: bool,
 }
 
 /// A program that makes so many new names in a directory within [`BURST`] is filling it.

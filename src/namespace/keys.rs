@@ -32,8 +32,10 @@ pub fn hadoop_marker(directory: &Key) -> Option<Key> {
 /// The directory that such an object marks.
 pub fn marked_by_hadoop(key: &Key) -> Option<Key> {
     let (parent, name) = key.split().filter(|_| !key.is_marker())?;
-    let marked = name.strip_suffix(HADOOP_SUFFIX).filter(|name| shown_component(name).is_ok())?;
-    Some(parent.child(marked).as_directory())
+    let name = name.strip_suffix(HADOOP_SUFFIX).filter(|name| !name.is_empty())?;
+    let marked = parent.child(name).as_directory();
+    // All of it: whoever takes it in makes the directories on the way.
+    shown_key(&marked).is_ok().then_some(marked)
 }
 
 /// Why a key is not shown.
@@ -133,6 +135,17 @@ pub fn shown_key(key: &Key) -> Result<(), Reason> {
         return Err(Reason::Blank);
     }
     text.strip_suffix('/').unwrap_or(text).split('/').try_for_each(shown_component)
+}
+
+/// Of the keys of one flat listing, those of files that have the name of a directory: objects `a` beside keys `a/…`.
+pub fn shadowed<'a>(keys: impl Iterator<Item = &'a Key>) -> BTreeSet<Key> {
+    let all: BTreeSet<Key> = keys.cloned().collect();
+    let is_shadowed = |key: &Key| {
+        let directory = key.as_directory();
+        all.range(&directory..).next().is_some_and(|next| next.as_str().starts_with(directory.as_str()))
+            || hadoop_marker(&directory).is_some_and(|marker| all.contains(&marker))
+    };
+    all.iter().filter(|key| !key.is_marker() && is_shadowed(key)).cloned().collect()
 }
 
 /// True where R2 would fold the two names into one key although their bytes differ: it stores keys in NFC.

@@ -178,7 +178,10 @@ impl Inode {
                     file.local = None;
                     file.pages_stale |= !first;
                 }
-                Node::Symlink(link) => link.target = None,
+                Node::Symlink(link) => {
+                    link.target = None;
+                    link.made_here = false;
+                }
                 Node::Directory(_) => {}
             }
         }
@@ -214,7 +217,8 @@ impl Inode {
         if let Some(mode) = posix.mode
             && !matches!(self.node, Node::Symlink(_))
         {
-            self.mode = mode & 0o7777;
+            // Metadata can say of a file that it is a directory, and so have bits that no file may get from a bucket.
+            self.mode = mode & if self.is_directory() { attributes::DIRECTORY_BITS } else { attributes::FILE_BITS };
         }
         self.uid = posix.uid.unwrap_or(self.uid);
         self.gid = posix.gid.unwrap_or(self.gid);
@@ -226,6 +230,7 @@ impl Inode {
             self.mtime = mtime;
         }
         if let (Node::Symlink(link), Some(target)) = (&mut self.node, posix.symlink) {
+            link.made_here &= link.target.as_ref() == Some(&target);
             link.target = Some(target);
         }
         *self.headers_mut() = headers;

@@ -13,6 +13,8 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 const METADATA: &str = "xattr";
 
 const PREFIX: &str = "user.";
+/// Linux's XATTR_NAME_MAX. A NUL would end a name in a list of them.
+const NAME_LIMIT_BYTES: usize = 255;
 /// Answered by the file system, so never kept.
 const ANSWERED: [&str; 2] = ["user.mediafs.", "user.s3."];
 
@@ -56,7 +58,8 @@ fn quoted(name: &str) -> String {
 }
 
 fn is_shown(name: &str) -> bool {
-    name.len() > PREFIX.len() && name.starts_with(PREFIX) && !ANSWERED.iter().any(|answered| name.starts_with(answered))
+    let is_name = (PREFIX.len() + 1..=NAME_LIMIT_BYTES).contains(&name.len()) && !name.contains('\0');
+    is_name && name.starts_with(PREFIX) && !ANSWERED.iter().any(|answered| name.starts_with(answered))
 }
 
 fn parse(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
@@ -80,6 +83,8 @@ mod tests {
             "%7B%22user.comment%22%3A%22aGk%3D%22%2C%22security.capability%22%3A%22AAAA%22%2C%22user.s3.content-type%22%3A%22eA==%22%7D",
         );
         assert_eq!(decode(&theirs), [("user.comment".to_owned(), b"hi".to_vec())].into());
+        let foreign = metadata(&format!("%7B%22user.%5Cu0000%22:%22eA==%22%2C%22user.{}%22:%22eA==%22%7D", "n".repeat(251)));
+        assert!(decode(&foreign).is_empty(), "{foreign:?}");
         for broken in ["", "{", "%7B%22a%22%7D", "[1]", "%ff"] {
             assert!(decode(&metadata(broken)).is_empty(), "{broken}");
         }
@@ -96,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn attributes_come_back(pairs in prop::collection::btree_map("user\\.[^s\0m].{0,20}", prop::collection::vec(any::<u8>(), 0..50), 0..4)) {
+        fn attributes_come_back(pairs in prop::collection::btree_map("user\\.[^s\0m][^\0\n]{0,20}", prop::collection::vec(any::<u8>(), 0..50), 0..4)) {
             let mut metadata = BTreeMap::new();
             for (name, value) in &pairs {
                 set(&mut metadata, name, Some(value));

@@ -13,6 +13,7 @@ pub mod limit;
 pub mod memory;
 mod metadata;
 mod operation;
+mod pages;
 pub mod prefix;
 mod probe;
 pub mod retry;
@@ -32,6 +33,7 @@ pub use checksum::{md5, multipart_count, multipart_etag, plain_etag, plain_md5};
 pub use error::{ErrorKind, StoreError};
 pub use metadata::metadata_bytes;
 pub use operation::{Bill, Operation};
+pub use pages::Pages;
 pub use probe::check_bucket;
 
 use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Span, Version};

@@ -6,7 +6,7 @@ use super::flight::{Effect, Job};
 use super::{Shared, inline};
 use crate::error::Result;
 use crate::journal::Content;
-use crate::store::{Body, ListRequest};
+use crate::store::{Body, ListRequest, Pages};
 use crate::types::{Key, ObjectHeaders};
 
 /// S3's longest page.
@@ -27,21 +27,16 @@ pub async fn keep(shared: &Shared, job: &Job) -> Result<Effect> {
 async fn is_occupied(shared: &Shared, directory: &Key) -> Result<bool> {
     let Some(going) = going(shared, directory) else { return Ok(true) };
     let max_keys = Some((going.len() + 1).min(PAGE) as u32);
-    let mut request = ListRequest { prefix: directory.as_str().to_owned(), max_keys, ..Default::default() };
-    loop {
-        let page = shared.store.list(&request).await?;
+    let mut pages = Pages::new(ListRequest { prefix: directory.as_str().to_owned(), max_keys, ..Default::default() });
+    while let Some(page) = pages.next(&shared.store).await? {
         let queue = shared.queue.lock();
         // The page can be older than the end of a removal.
         let stays = |key: &Key| queue.get(key).map_or(!going.contains(key), |entry| !entry.is_absent());
         if page.objects.iter().any(|object| stays(&object.key)) {
             return Ok(true);
         }
-        drop(queue);
-        match page.next {
-            None => return Ok(false),
-            token => request.token = token,
-        }
     }
+    Ok(false)
 }
 
 /// The keys below that are about to go. None: some are about to come, which keep the directory.

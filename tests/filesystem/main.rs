@@ -7,6 +7,7 @@ mod copies;
 mod costs;
 mod fleet;
 mod gzip;
+mod hostile;
 mod links;
 mod model;
 mod passthrough;

@@ -425,7 +425,10 @@ impl World {
     }
 
     pub async fn names(&self, path: &str) -> Result<Vec<String>> {
-        let ino = if path.is_empty() { ROOT } else { self.stat(path).await?.ino };
+        self.names_in(if path.is_empty() { ROOT } else { self.stat(path).await?.ino }).await
+    }
+
+    pub async fn names_in(&self, ino: Ino) -> Result<Vec<String>> {
         let handle = self.fs.opendir(ino).await?;
         let (mut names, mut cookie) = (Vec::new(), 0);
         loop {

@@ -88,7 +88,7 @@ fn a_page_becomes_entries() {
     assert_eq!(listing.hadoop_markers.get("b"), Some(&Key::from("d/b_$folder$")));
     assert_eq!(hadoop_marker(&Key::from("d/b/")), Some(Key::from("d/b_$folder$")));
     assert_eq!(marked_by_hadoop(&Key::from("d/b_$folder$")), Some(Key::from("d/b/")));
-    for other in ["_$folder$", "d/_$folder$", "d/b", "d/b_$folder$/", "d/.._$folder$"] {
+    for other in ["_$folder$", "d/_$folder$", "d/b", "d/b_$folder$/", "d/.._$folder$", "d/../b_$folder$", "/b_$folder$", "a//b_$folder$"] {
         assert_eq!(marked_by_hadoop(&Key::from(other)), None, "{other}");
     }
     assert!(listing.hidden.is_empty());
@@ -110,6 +110,13 @@ fn keys_without_a_path_are_hidden_with_their_reason() {
     assert_eq!(reason(&long), Some(Reason::TooLong));
     assert_eq!(reason(&format!("{long}/")), Some(Reason::TooLong));
     assert_eq!(listing.hidden.len(), 7);
+}
+
+#[test]
+fn a_file_with_the_name_of_a_directory_is_in_its_shadow() {
+    let keys: Vec<Key> = ["a", "a/b", "ab", "c", "c_$folder$", "d", "d-e/f", "g/", "g", "h/i", "h/i/"].map(Key::from).into();
+    let found: Vec<Key> = shadowed(keys.iter()).into_iter().collect();
+    assert_eq!(found, ["a", "c", "g", "h/i"].map(Key::from));
 }
 
 #[test]

@@ -24,6 +24,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient};
 use tokio::sync::Semaphore;
 
+use super::bounds::Bounds;
 use super::clock::Skew;
 use super::config::{S3Config, StaticCredentials};
 use super::errors::Context;
@@ -52,11 +53,15 @@ pub async fn connect(config: S3Config) -> Result<S3Store> {
     let http = tls::http_client(config.ca_file.as_deref(), !plain, IDLE_TIMEOUT, config.max_connections)?;
     let shared = load(&config, http.clone(), endpoint, credentials).await;
     let endpoint = shared.endpoint_url().map(str::to_owned);
-    let s3 = aws_sdk_s3::config::Builder::from(&shared).force_path_style(endpoint.is_some()).build();
+    let client = |bounds| {
+        let s3 = aws_sdk_s3::config::Builder::from(&shared).force_path_style(endpoint.is_some()).interceptor(bounds).build();
+        Client::from_conf(s3)
+    };
     let region = shared.region().map_or(DEFAULT_REGION, Region::as_ref).to_owned();
     let shown = endpoint.clone().unwrap_or_else(|| format!("AWS in {region}"));
     Ok(S3Store {
-        client: Live::new(Client::from_conf(s3)),
+        client: Live::new(client(Bounds::EveryAnswer)),
+        streaming: Live::new(client(Bounds::Errors)),
         context: Context { bucket: config.bucket.clone(), endpoint: shown, region, skew: Skew::default() },
         r2: config.r2,
         connections: Arc::new(Semaphore::new(config.max_connections.max(1))),
@@ -78,8 +83,10 @@ impl S3Store {
         let given = known(&self.config).map(|(keys, _)| keys);
         let provider = provider(&self.config, given, &self.http, &Region::new(self.context.region.clone())).await;
         let cache = IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build();
-        let config = self.client.config().to_builder().credentials_provider(provider).identity_cache(cache).build();
-        self.client.replace(Client::from_conf(config));
+        for client in [&self.client, &self.streaming] {
+            let config = client.config().to_builder().credentials_provider(provider.clone());
+            client.replace(Client::from_conf(config.identity_cache(cache.clone()).build()));
+        }
         Ok(origin.source)
     }
 }

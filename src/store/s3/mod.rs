@@ -9,6 +9,7 @@
 //! pass over each upload, and TLS protects the way.
 
 mod bare;
+mod bounds;
 mod client;
 mod clock;
 mod config;
@@ -58,6 +59,8 @@ const SLOWEST_COPY_BYTES_PER_SECOND: u64 = 4 << 20;
 
 pub struct S3Store {
     client: Live<Client>,
+    /// The same for GETs of objects.
+    streaming: Live<Client>,
     /// For credentials that are read again.
     config: S3Config,
     http: SharedHttpClient,

@@ -52,7 +52,7 @@ impl S3Store {
         }
         let connection = self.connection(operation, key).await?;
         let range = span.as_ref().map(range);
-        let request = self.client.get_object().bucket(self.bucket()).key(key.as_str()).set_range(range);
+        let request = self.streaming.get_object().bucket(self.bucket()).key(key.as_str()).set_range(range);
         let request = request.set_if_match(if_match.map(ETag::quoted));
         let failed = |error| self.context.error(operation, key, if_match.is_some(), error);
         let mut output = request.clone().send().await.map_err(failed)?;

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::headers::{has_opaque_etag, last_modified, with_headers};
 use super::objects::{check_etag, no};
 use super::{S3Store, names};
+use crate::store::pages::Circle;
 use crate::store::{Body, Condition, ErrorKind, Operation, Part, PendingUpload, Receipt, Result, StoreError, UploadId, multipart_count};
 use crate::types::{ETag, Key, ObjectHeaders, Span};
 
@@ -108,6 +109,7 @@ impl S3Store {
         let root = Key::root();
         let mut all = Vec::new();
         let mut marker: Option<(String, String)> = None;
+        let mut circle = Circle::default();
         for page in 0.. {
             if page > 0 {
                 self.counts.count(operation);
@@ -127,6 +129,10 @@ impl S3Store {
             }
             let next = output.next_key_marker().and_then(decode).zip(output.next_upload_id_marker().map(str::to_owned));
             match next.filter(|_| output.is_truncated() == Some(true)) {
+                Some((key, id)) if circle.closes_at(&format!("{key}\0{id}")) || circle.is_too_long() => {
+                    let message = "the store's list of uploads does not end";
+                    return Err(StoreError::new(ErrorKind::NotS3, operation.name(), &root, message));
+                }
                 Some(next) => marker = Some(next),
                 None => break,
             }
