@@ -336,6 +336,43 @@ fn files_and_functions_stay_small() {
 }
 
 #[test]
+fn unsafe_is_for_system_calls_and_says_why() {
+    let mut broken = String::new();
+    for source in sources() {
+        let (text, code): (Vec<&str>, Vec<&str>) = (source.text.lines().collect(), source.code.lines().collect());
+        for (number, line) in code.iter().enumerate().filter(|(_, line)| line.contains("unsafe ")) {
+            let reason =
+                text[..number].iter().rev().take_while(|line| line.trim_start().starts_with("//")).any(|line| line.contains("// SAFETY: "));
+            let of_a_call = source.code.contains("libc::");
+            if !reason || !of_a_call || line.contains("unsafe fn") || line.contains("unsafe impl Send") {
+                let _ = writeln!(broken, "  src/{}:{} {}", source.path, number + 1, line.trim());
+            }
+        }
+    }
+    report("unsafe stands in the files of system calls, below a SAFETY comment", broken);
+}
+
+#[test]
+fn every_dependency_has_its_purpose() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let (manifest, listed) = (read("Cargo.toml"), read("DEPENDENCIES.md"));
+    let tables = manifest.split("\n[").filter(|table| table.starts_with("dependencies]") || table.starts_with("dev-dependencies]"));
+    let crates: BTreeSet<&str> = tables.flat_map(str::lines).filter_map(|line| line.split_once(" = ")).map(|(name, _)| name).collect();
+    let named: BTreeSet<&str> = listed.split('`').skip(1).step_by(2).collect();
+    let missing: String = crates.iter().filter(|name| !named.contains(*name)).map(|name| format!("  {name}\n")).collect();
+    report("DEPENDENCIES.md says what each crate is for", missing);
+    let rows: BTreeSet<&str> = listed
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .flat_map(|line| line.split(" | ").next().unwrap().split('`').skip(1).step_by(2))
+        .collect();
+    report(
+        "DEPENDENCIES.md names only what there is",
+        rows.iter().filter(|name| !crates.contains(*name)).map(|name| format!("  {name}\n")).collect(),
+    );
+}
+
+#[test]
 fn every_file_says_what_it_is() {
     let silent: String =
         sources().iter().filter(|s| !s.is_test() && !s.text.starts_with("//!")).map(|s| format!("  src/{}\n", s.path)).collect();

@@ -70,7 +70,7 @@ impl Disk {
 
     /// `new`: the file must not exist yet.
     pub fn open_file(&self, id: FileId, new: bool) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).create_new(new).mode(0o600).open(self.path(id))
+        OpenOptions::new().read(true).write(true).create_new(new).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(self.path(id))
     }
 
     /// Succeeds also where there is no file.

@@ -18,6 +18,7 @@ mod manual;
 mod mount;
 mod progress;
 mod recover;
+mod secrets;
 mod status;
 mod url;
 mod warm;
@@ -97,8 +98,9 @@ fn command() -> Command {
         .subcommand(emulator::command())
 }
 
-/// Runs what `arguments` ask for.
+/// Runs what `arguments` ask for. For the first thread of a process, as long as it is the only one.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    secrets::hide();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if fstab::is_meant(&arguments) {
         return fstab::run(&arguments);

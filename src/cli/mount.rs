@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing::warn;
 
-use super::{Failure, logging};
+use super::{Failure, logging, secrets};
 use crate::config::{self, Config, Layer, Layers, MountOptionWords, OPTIONS, OptionSpec, Origin, Surroundings, VfsFlags};
 use crate::daemon::{self, Daemon, Reread};
 
@@ -122,7 +122,9 @@ pub(super) fn resolve(url: &str, mountpoint: &Path, layers: &Layers, flags: VfsF
     // SAFETY: neither call has arguments or can fail.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let around = Surroundings { variable: &variable, uid, gid, user: &config::user_id, group: &config::group_id, directory: &directory };
-    Ok(config::resolve(url, mountpoint, layers, flags, &around)?)
+    let mut config = config::resolve(url, mountpoint, layers, flags, &around)?;
+    config.warnings.extend(secrets::exposed(&variable));
+    Ok(config)
 }
 
 pub(super) fn variable(name: &str) -> Option<String> {

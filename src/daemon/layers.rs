@@ -4,8 +4,9 @@
 //! wrong key must not become a mount on which everything fails. Only a cache directory that has reached this very bucket
 //! before is mounted without an answer, since its files and its unsent writes are of use then.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,7 +181,9 @@ fn note_reached(settings: &Settings, bucket: &Bucket) -> io::Result<()> {
     if bucket.lost.is_some() || was_reached(settings) {
         return Ok(());
     }
-    fs::write(settings.cache_dir.join(REACHED), &settings.identity)
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.open(settings.cache_dir.join(REACHED))?.write_all(settings.identity.as_bytes())
 }
 
 fn no_answer(settings: &Settings) -> StoreError {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::faults::{Fault, Faults, Rule, RuleId};
+use super::lies::Lie;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -64,6 +65,9 @@ enum Spec {
     Clock {
         ahead_seconds: i64,
     },
+    Lie {
+        lie: Lie,
+    },
 }
 
 impl From<Spec> for Fault {
@@ -79,6 +83,7 @@ impl From<Spec> for Fault {
             Spec::LoseReply { reset } => Self::LoseReply { reset },
             Spec::FlipByte { at } => Self::FlipByte { at },
             Spec::Clock { ahead_seconds } => Self::Clock { ahead_seconds },
+            Spec::Lie { lie } => Self::Lie(lie),
         }
     }
 }

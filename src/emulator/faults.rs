@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 
+use super::lies::Lie;
 use super::operation::Target;
 
 /// How a request goes wrong.
@@ -37,6 +38,8 @@ pub enum Fault {
     /// The store's clock is so many seconds ahead of this machine's (behind, if negative): answers carry its time, and
     /// requests that are signed more than a quarter of an hour off it are refused.
     Clock { ahead_seconds: i64 },
+    /// The answer is well-formed and untrue.
+    Lie(Lie),
 }
 
 impl Fault {

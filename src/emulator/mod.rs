@@ -20,6 +20,7 @@ mod control;
 mod copy;
 mod faults;
 mod ledger;
+mod lies;
 mod listing;
 mod multipart;
 mod objects;
@@ -46,6 +47,7 @@ use tokio::task::JoinHandle;
 
 pub use control::Control;
 pub use faults::{Fault, Faults, Rule, RuleId};
+pub use lies::Lie;
 
 use conditions::Conditions;
 use server::Server;

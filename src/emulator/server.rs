@@ -24,6 +24,7 @@ use tracing::instrument::WithSubscriber;
 use super::clock;
 use super::connection::{Damage, DamagedBody, RequestBody, Socket, Switch};
 use super::faults::{Fault, Faults};
+use super::lies;
 use super::operation::Target;
 use super::r2;
 
@@ -126,6 +127,10 @@ async fn answer(server: Arc<Server>, switch: Arc<Switch>, request: Request<Incom
             damaged(respond(&server, &target, request).await, Damage::Stall { at, lifted: Box::pin(lifted), switch })
         }
         Fault::Clock { ahead_seconds } => clock::answer(&server, &target, request, ahead_seconds).await,
+        Fault::Lie(lie) => {
+            let uri = request.uri().clone();
+            lies::tell(lie, &uri, respond(&server, &target, request).await).await
+        }
         Fault::FlipByte { at } => damaged(respond(&server, &target, request).await, Damage::Flip { at }),
     })
 }

@@ -19,7 +19,7 @@ pub(super) fn mount(point: &Path, options: &MountOptions) -> Result<OwnedFd, Mou
     let system = |what| move |error| MountError::System { what, error };
     let (ours, theirs) = UnixStream::pair().map_err(system("making a socket for fusermount3"))?;
     // The socket is the child's standard input, descriptor 0, so nothing has to be kept open across exec by hand.
-    let mut child = Command::new(PROGRAM)
+    let mut child = program()
         .arg("-o")
         .arg(option_text(options))
         .arg("--")
@@ -46,8 +46,15 @@ pub(super) fn mount(point: &Path, options: &MountOptions) -> Result<OwnedFd, Mou
     }
 }
 
+/// Of our surroundings it gets the way to itself: what else is there can be a secret.
+fn program() -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    command
+}
+
 pub(super) fn unmount(point: &Path) -> io::Result<()> {
-    let output = Command::new(PROGRAM).args(["-u", "-z", "-q", "--"]).arg(point).stdin(Stdio::null()).output()?;
+    let output = program().args(["-u", "-z", "-q", "--"]).arg(point).stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! Puts the file system into the tree and takes it out again.
 //!
-//! As root with mount(2) and umount2(2), without it through the setuid program fusermount3. The unmount is always lazy
+//! With the right to with mount(2) and umount2(2), without it through the setuid program fusermount3. The unmount is always lazy
 //! (a program that has a file open goes on) and only ever takes our own mount: what was unmounted from outside may have
 //! a successor at the same path already.
 
@@ -40,14 +40,23 @@ pub(super) struct Mount {
 /// Mounts; the returned descriptor is the kernel's end.
 pub(super) fn attach(point: &MountPoint, options: &MountOptions) -> Result<(Mount, OwnedFd), MountError> {
     let point = point.path();
-    let descriptor = if is_root() { mount_directly(point, options)? } else { fusermount::mount(point, options)? };
+    let descriptor = if may_mount() { mount_directly(point, options)? } else { fusermount::mount(point, options)? };
     let device = mountinfo::at(point).ok().flatten().filter(|entry| entry.is_ours()).map(|entry| entry.device);
     Ok((Mount { point: point.to_owned(), device }, descriptor))
 }
 
-fn is_root() -> bool {
+/// As root, and as a service's user that keeps just this right (`AmbientCapabilities=CAP_SYS_ADMIN`).
+fn may_mount() -> bool {
     // SAFETY: geteuid has no arguments and can't fail.
-    unsafe { libc::geteuid() == 0 }
+    let is_root = unsafe { libc::geteuid() == 0 };
+    is_root || fs::read_to_string("/proc/self/status").is_ok_and(|status| holds_sys_admin(&status))
+}
+
+/// Whether the effective capabilities in `/proc/PID/status` have the one that mount(2) takes.
+fn holds_sys_admin(status: &str) -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    effective.is_some_and(|effective| effective & SYS_ADMIN != 0)
 }
 
 fn mount_directly(point: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
@@ -147,7 +156,7 @@ impl Mount {
 
 /// Lazily unmounts what is uppermost at `point`. Failure is logged: there is nothing else to do about it.
 pub(super) fn take_away(point: &Path) {
-    let done = if is_root() { unmount_directly(point) } else { fusermount::unmount(point) };
+    let done = if may_mount() { unmount_directly(point) } else { fusermount::unmount(point) };
     if let Err(error) = done {
         warn!(mountpoint = %point.display(), %error, "unmounting failed");
     }
@@ -166,6 +175,19 @@ mod tests {
 
     fn options(allow_other: bool) -> MountOptions {
         MountOptions { source: "s3://b".into(), allow_other, read_only: false, no_exec: false, no_access_times: false }
+    }
+
+    #[test]
+    fn one_capability_is_enough() {
+        for (status, holds) in [
+            ("Name:\tx\nCapEff:\t000001ffffffffff\n", true),
+            ("CapPrm:\t0000000000200000\nCapEff:\t0000000000200000\n", true),
+            ("CapPrm:\t0000000000200000\nCapEff:\t0000000000000000\n", false),
+            ("CapEff:\t00000000001fffff\n", false),
+            ("", false),
+        ] {
+            assert_eq!(holds_sys_admin(status), holds, "{status}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -28,6 +28,10 @@ impl DirectoryLock {
             Error::Disk(io::Error::new(error.kind(), text))
         };
         make(directory).map_err(|error| failed("can't make", error))?;
+        if let Some(why) = whose(directory).map_err(|error| failed("can't look at", error))? {
+            let text = format!("{why}: whoever that is could put files of his own there; give a --cache-dir that is only yours");
+            return Err(Error::Disk(io::Error::new(io::ErrorKind::PermissionDenied, text)));
+        }
         let path = directory.join(FILE);
         let mut options = OpenOptions::new();
         let mut file = options
@@ -36,6 +40,7 @@ impl DirectoryLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(|error| failed("can't write to", error))?;
         match file.try_lock() {
@@ -80,6 +85,32 @@ impl DirectoryLock {
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
+}
+
+/// Why others than this user could put something into the directory, or another one in its place; None where nobody can.
+fn whose(directory: &Path) -> io::Result<Option<String>> {
+    // SAFETY: geteuid has no arguments and can't fail.
+    let me = unsafe { libc::geteuid() };
+    let (link, facts) = (std::fs::symlink_metadata(directory)?, std::fs::metadata(directory)?);
+    let shown = directory.display();
+    if link.file_type().is_symlink() && ![0, me].contains(&link.uid()) {
+        return Ok(Some(format!("{shown} is a link that user {} made", link.uid())));
+    }
+    if facts.uid() != me {
+        return Ok(Some(format!("{shown} belongs to user {}, and this is user {me}", facts.uid())));
+    }
+    if facts.mode() & 0o022 != 0 {
+        return Ok(Some(format!("others may write into {shown} (mode 0{:o})", facts.mode() & 0o7777)));
+    }
+    let place = std::fs::canonicalize(directory)?;
+    for above in place.ancestors().skip(1) {
+        let mode = std::fs::metadata(above)?.mode();
+        // Where the sticky bit is set, as in /tmp, everybody's own stays his own.
+        if mode & 0o1002 == 0o002 {
+            return Ok(Some(format!("everybody may replace {shown}, because of the mode of {} (0{:o})", above.display(), mode & 0o7777)));
+        }
+    }
+    Ok(None)
 }
 
 /// A directory that was there keeps its mode, unless it is empty: `--cache-dir /tmp` must not close /tmp to others.
@@ -160,6 +191,53 @@ mod tests {
             let _lock = DirectoryLock::acquire(directory.path()).unwrap();
             assert_eq!(mode(directory.path()), expected, "full: {full}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_others_reach_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let refused = |directory: &Path, part: &str| {
+            let error = DirectoryLock::acquire(directory).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("--cache-dir") && !directory.join(FILE).exists(), "{error}");
+        };
+        let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        let open = parent.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::write(open.join("other"), "").unwrap();
+        for mode in [0o777, 0o770, 0o1777, 0o702] {
+            set(&open, mode);
+            refused(&open, &format!("(mode 0{mode:o})"));
+        }
+        let inner = open.join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        set(&open, 0o777);
+        refused(&inner, "everybody may replace");
+        set(&open, 0o1777);
+        let _lock = DirectoryLock::acquire(&inner).unwrap();
+        // SAFETY: geteuid has no arguments and can't fail.
+        if unsafe { libc::geteuid() } == 0 {
+            let theirs = parent.path().join("theirs");
+            std::fs::create_dir(&theirs).unwrap();
+            std::os::unix::fs::chown(&theirs, Some(65534), None).unwrap();
+            refused(&theirs, "belongs to user 65534");
+            let link = parent.path().join("link");
+            let target = parent.path().join("target");
+            std::fs::create_dir(&target).unwrap();
+            std::os::unix::fs::symlink(&target, &link).unwrap();
+            std::os::unix::fs::lchown(&link, Some(65534), None).unwrap();
+            refused(&link, "is a link that user 65534 made");
+        }
+    }
+
+    #[test]
+    fn nothing_is_followed_out_of_the_directory() {
+        let parent = tempfile::tempdir().unwrap();
+        let (directory, victim) = (parent.path().join("cache"), parent.path().join("victim"));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, directory.join(FILE)).unwrap();
+        assert!(DirectoryLock::acquire(&directory).is_err());
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
     }
 
     #[test]

@@ -328,8 +328,13 @@ async fn run(steps: &[Step]) {
     assert_eq!(mount.writer.backlog().conflicts, 0);
 }
 
+/// `scripts/soak --fuzz` plays more.
+fn cases() -> u32 {
+    std::env::var("MEDIAFS_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(96)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn any_program_sees_a_plain_tree(steps in proptest::collection::vec(step(), 1..40)) {

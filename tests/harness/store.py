@@ -162,8 +162,9 @@ class Emulator(Store):
     name = "emulator"
     access_key, secret_key = "mediafs", "mediafs-secret"
 
-    def __init__(self, folder, port=None, bucket="bucket", r2=False, controlled=False):
+    def __init__(self, folder, port=None, bucket="bucket", r2=False, controlled=False, secret_key=None):
         super().__init__(folder, port)
+        self.secret_key = secret_key or self.secret_key
         self.bucket, self.r2, self.controlled = bucket, r2, controlled
         if r2:
             self.name, self.region, self.scheme = "r2", "auto", "r2"
@@ -172,6 +173,7 @@ class Emulator(Store):
         command = [binary(), "emulator", "--address", f"127.0.0.1:{self.port}", "--folder", self.folder / "data"]
         command += ["--bucket", self.bucket] + (["--r2"] if self.r2 else [])
         command += ["--control"] if self.controlled else []
+        command += ["--secret-key", self.secret_key]
         self.child = Child(command, self.folder / "log", life_s=3600, talks=self.controlled)
         if self.controlled:
             self.child.hear()

@@ -100,7 +100,9 @@ class Bucket(Case):
         """A mount that hasn't started over what the store takes of the table, and the keys that it took."""
         # A path of 500 levels is asked for level by level once it is older than this.
         mount = self.new_mount("--ttl", "60s", "--timeout", "20s", start=False)
-        sent = [key for key in KEYS if self.send(mount, key, f"of {key}".encode())]
+        # MinIO drops a slash in front, so that the key becomes another one.
+        tried = [key for key in KEYS if Run.store.name != "minio" or not key.startswith("/")]
+        sent = [key for key in tried if self.send(mount, key, f"of {key}".encode())]
         keys = set(mount.keys())
         self.assertTrue(keys <= set(sent), keys - set(sent))
         if Run.store.name == "emulator":

@@ -1,6 +1,7 @@
 //! The client against prepared answers: what each failure becomes, and what requests look like. No network but
 //! loopback; the conformance suite tries the working bucket.
 
+mod lying;
 mod server;
 
 use std::time::Duration;
