@@ -123,7 +123,7 @@ pub(super) fn resolve(url: &str, mountpoint: &Path, layers: &Layers, flags: VfsF
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let around = Surroundings { variable: &variable, uid, gid, user: &config::user_id, group: &config::group_id, directory: &directory };
     let mut config = config::resolve(url, mountpoint, layers, flags, &around)?;
-    config.warnings.extend(secrets::exposed(&variable));
+    config.warnings.extend(secrets::exposed(&variable, config.settings.credentials_file.as_deref()));
     Ok(config)
 }
 

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What AWS' tools and R2's users keep in the environment.
 const SECRETS: [&str; 5] =
@@ -31,11 +31,12 @@ pub fn hide() {
     }
 }
 
-/// One warning for each file that AWS' tools take keys from and that everybody on this machine can read.
-pub fn exposed(variable: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+/// One warning for each file that keys are taken from, `named` or where AWS' tools look, and that everybody on this machine can read.
+pub fn exposed(variable: &dyn Fn(&str) -> Option<String>, named: Option<&Path>) -> Vec<String> {
     let home = |name: &str| variable("HOME").map(|home| PathBuf::from(home).join(".aws").join(name));
     let file = |name: &str, default: Option<PathBuf>| variable(name).filter(|path| !path.is_empty()).map(PathBuf::from).or(default);
     let places = [
+        named.map(Path::to_owned),
         file("AWS_SHARED_CREDENTIALS_FILE", home("credentials")),
         file("AWS_CONFIG_FILE", home("config")),
         file("AWS_WEB_IDENTITY_TOKEN_FILE", None),
@@ -68,18 +69,19 @@ mod tests {
             "AWS_WEB_IDENTITY_TOKEN_FILE" => token.to_str().map(str::to_owned),
             _ => None,
         };
-        assert!(exposed(&variable).is_empty(), "there is none");
+        assert!(exposed(&variable, None).is_empty(), "there is none");
         fs::write(&credentials, "[default]\naws_secret_access_key = x\n").expect("file");
         fs::write(&config, "[default]\nregion = x\n").expect("file");
         fs::write(&token, "x").expect("file");
         let set = |path: &PathBuf, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode");
         [(&credentials, 0o644), (&config, 0o644), (&token, 0o604)].into_iter().for_each(|(path, mode)| set(path, mode));
-        let told = exposed(&variable);
+        let told = exposed(&variable, None);
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains("credentials") && told[0].contains("(mode 0644)") && told[1].contains("token"), "{told:?}");
         fs::write(&config, "[default]\naws_secret_access_key = x\n").expect("file");
-        assert_eq!(exposed(&variable).len(), 3);
+        assert_eq!(exposed(&variable, None).len(), 3);
+        assert_eq!(exposed(&variable, Some(&token)).len(), 4, "named itself");
         [(&credentials, 0o640), (&config, 0o600), (&token, 0o400)].into_iter().for_each(|(path, mode)| set(path, mode));
-        assert!(exposed(&variable).is_empty());
+        assert!(exposed(&variable, None).is_empty());
     }
 }
