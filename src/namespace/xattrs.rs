@@ -47,7 +47,7 @@ pub fn set(metadata: &mut BTreeMap<String, String>, name: &str, value: Option<&[
         metadata.remove(METADATA);
         return;
     }
-    let pairs: Vec<String> = all.iter().map(|(name, value)| format!("{}:\"{value}\"", quoted(name))).collect();
+    let pairs: Vec<String> = all.iter().map(|(name, value)| format!("{}:{}", quoted(name), quoted(value))).collect();
     let json = format!("{{{}}}", pairs.join(","));
     metadata.insert(METADATA.to_owned(), utf8_percent_encode(&json, NOT_PLAIN).to_string());
 }
@@ -95,6 +95,10 @@ mod tests {
         let mut ours = metadata("%7B%22security.capability%22%3A%22AAAA%22%7D");
         set(&mut ours, "user.a,b\"?", Some(b"\0\xff"));
         assert_eq!(ours[METADATA], "%7B%22security.capability%22:%22AAAA%22%2C%22user.a%5Cu002cb%5C%22%3F%22:%22AP8=%22%7D");
+        // Another program's value can be any text.
+        let mut odd = metadata("%7B%22user.odd%22%3A%22x%5C%5C%5C%22%2C%22%7D");
+        set(&mut odd, "user.new", Some(b"new"));
+        assert_eq!(get(&odd, "user.new").as_deref(), Some(&b"new"[..]), "{odd:?}");
         set(&mut ours, "user.a,b\"?", None);
         assert_eq!(ours[METADATA], "%7B%22security.capability%22:%22AAAA%22%7D");
     }
