@@ -35,6 +35,16 @@ class Run:
         return pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=cls.work))
 
     @classmethod
+    def open_to_others(cls, *folders):
+        """Other users get into these folders of the run. Fails where one above them keeps them out: then an EACCES would
+        prove nothing."""
+        for folder in (cls.work, *folders):
+            os.chmod(folder, 0o755)
+        for above in cls.work.parents:
+            if not above.stat().st_mode & 0o001:
+                raise AssertionError(f"other users can't get into {above}: chmod o+x, or set TMPDIR to a folder that all may enter")
+
+    @classmethod
     def fresh_place(cls, store=None):
         """(bucket, prefix) that nothing has been written to."""
         store, number = store or cls.store, next(cls._places)

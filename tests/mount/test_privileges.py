@@ -32,8 +32,7 @@ class Privileges(Case):
     def limited(self, *rights, user=NOBODY):
         """A mount by `user` with these rights alone, beside everybody's way to it."""
         folder = Run.folder("limited")
-        for place in (Run.work, folder):
-            place.chmod(0o755)
+        Run.open_to_others(folder)
         os.chown(folder, user, user)
         wrapper = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs", *rights]
         mount = self.new_mount("--allow-other", folder=folder, wrapper=wrapper, start=False)

@@ -104,8 +104,7 @@ class Marked(Case):
         fake, said = folder / "fusermount3", folder / "said"
         fake.write_text(f"#!/bin/sh\n/usr/bin/env > {said}\nexit 1\n")
         fake.chmod(0o755)
-        for place in (Run.work, folder):
-            place.chmod(0o755)
+        Run.open_to_others(folder)
         folder.chmod(0o777)
         (folder / "mnt").mkdir()
         for owned in (folder / "mnt",):

@@ -171,10 +171,8 @@ class Users(Case):
     def test_each_access_is_answered_as_the_local_disk_answers(self):
         self.assertGreaterEqual(len(ACCESSES), 40)
         local = Run.folder("local")
-        for place in (Run.work, local):
-            os.chmod(place, 0o755)
         mount = self.new_mount("--allow-other")
-        os.chmod(mount.folder, 0o755)
+        Run.open_to_others(local, mount.folder)
         top = mount.path / "top"
         os.mkdir(top)
         make(top)
@@ -186,8 +184,7 @@ class Users(Case):
 
     def test_owners_and_modes_hold_over_a_restart_but_for_what_no_bucket_gives(self):
         mount = self.new_mount("--allow-other")
-        os.chmod(mount.folder, 0o755)
-        os.chmod(Run.work, 0o755)
+        Run.open_to_others(mount.folder)
         make(mount.path)
         os.chmod(mount.path / "program", 0o6755)
         before = {name: facts(name)(mount.path) for name in os.listdir(mount.path)}
@@ -206,8 +203,7 @@ class Users(Case):
 
     def test_without_allow_other_nobody_else_sees_anything(self):
         mount = self.new_mount()
-        os.chmod(mount.folder, 0o755)
-        os.chmod(Run.work, 0o755)
+        Run.open_to_others(mount.folder)
         (mount.path / "f").write_bytes(b"x")
         os.chmod(mount.path / "f", 0o666)
         self.assertEqual(as_user(BEN, lambda: read("f")(mount.path)), "EACCES")
