@@ -80,8 +80,9 @@ pub(super) fn rename_flags(flags: RenameFlags) -> Result<fs::RenameFlags> {
     })
 }
 
-pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
+pub(super) fn open_flags(opened: &Opened, mode: Mode) -> FopenFlags {
     let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, mode == Mode::Direct);
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
     flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush);
     flags

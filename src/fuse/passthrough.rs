@@ -44,6 +44,12 @@ impl Asker {
         self.flags & libc::O_ACCMODE == libc::O_RDONLY
     }
 
+    /// Nothing that it writes has to go through the kernel's pages, which it can't read or map: that would be one copy more, and
+    /// before the first byte a question for the capabilities of the file.
+    fn writes_only(self) -> bool {
+        self.flags & libc::O_ACCMODE == libc::O_WRONLY
+    }
+
     fn may_map_for_writing(self) -> bool {
         self.flags & libc::O_ACCMODE == libc::O_RDWR
     }
@@ -96,7 +102,7 @@ impl Passing {
         let handle = FileHandle(opened.handle);
         match self.open(fs, ino, opened.handle, asker, |file| reply.open_backing(file)) {
             Ok(Chosen { mode, id: Some(id) }) => reply.opened_passthrough(handle, convert::backed_flags(opened, mode), &id),
-            Ok(Chosen { id: None, .. }) => reply.opened(handle, convert::open_flags(opened)),
+            Ok(Chosen { mode, id: None }) => reply.opened(handle, convert::open_flags(opened, mode)),
             Err(error) => {
                 fs.release(opened.handle);
                 reply.error(errno::log(&Asked::of("open", ino), &error));
@@ -111,7 +117,7 @@ impl Passing {
                 let flags = convert::backed_flags(opened, mode);
                 reply.created_passthrough(&found.ttl, &attr, Generation(0), handle, flags, &id);
             }
-            Ok(Chosen { id: None, .. }) => reply.created(&found.ttl, &attr, Generation(0), handle, convert::open_flags(opened)),
+            Ok(Chosen { mode, id: None }) => reply.created(&found.ttl, &attr, Generation(0), handle, convert::open_flags(opened, mode)),
             Err(error) => {
                 fs.release(opened.handle);
                 reply.error(errno::log(&Asked::of("create", found.attr.ino), &error));
@@ -125,13 +131,17 @@ impl Passing {
         // Outside the lock: it may read the file.
         let backing = if self.is_wanted(ino, asker) { fs.back(handle) } else { None };
         let mut opens = self.opens.lock();
-        let wanted = if backing.is_some() { Mode::Passthrough } else { Mode::Cached };
+        let wanted = match backing {
+            Some(_) => Mode::Passthrough,
+            None if asker.writes_only() => Mode::Direct,
+            None => Mode::Cached,
+        };
         let mut mode = opens.modes.choose(ino, wanted);
         let id = match mode {
             Mode::Cached | Mode::Direct => None,
             Mode::Passthrough | Mode::PassthroughDirect => self.register(&mut opens, ino, backing, register)?,
         };
-        if id.is_none() {
+        if id.is_none() && mode != Mode::Direct {
             mode = Mode::Cached;
         }
         opens.opened(ino, handle, mode, asker);

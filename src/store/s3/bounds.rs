@@ -1,5 +1,5 @@
-//! How much of an answer is read into memory. The SDK collects every body but that of a successful GET whole before it looks
-//! at it, however long a store goes on sending.
+//! How much of an answer is read into memory, and whether that is all of it. The SDK collects every body but that of a
+//! successful GET whole before it looks at it, however long a store goes on sending, and takes half of one for the whole.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -10,6 +10,8 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::primitives::SdkBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+
+use super::ending::Ending;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -40,16 +42,19 @@ impl Intercept for Bounds {
         let is_stream = matches!(self, Self::Errors) && response.status().is_success();
         if !is_stream {
             let body = std::mem::replace(response.body_mut(), SdkBody::taken());
-            *response.body_mut() = SdkBody::from_body_1_x(Bounded { body, left: LONGEST_BYTES });
+            // The status of a failure says enough.
+            let ending = response.status().is_success().then(Ending::default);
+            *response.body_mut() = SdkBody::from_body_1_x(Bounded { body, left: LONGEST_BYTES, ending });
         }
         Ok(())
     }
 }
 
-/// Fails where it would be longer.
+/// Fails where it would be longer, and where it breaks off.
 struct Bounded {
     body: SdkBody,
     left: u64,
+    ending: Option<Ending>,
 }
 
 impl Body for Bounded {
@@ -58,13 +63,21 @@ impl Body for Bounded {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Body::poll_frame(Pin::new(&mut self.body), context));
-        let Some(Ok(Some(length))) = frame.as_ref().map(|frame| frame.as_ref().map(|frame| frame.data_ref().map(Bytes::len))) else {
-            return Poll::Ready(frame);
+        let frame = match frame {
+            Some(frame) => frame?,
+            None if self.ending.as_ref().is_some_and(|ending| !ending.is_there()) => {
+                return Poll::Ready(Some(Err("the answer broke off".into())));
+            }
+            None => return Poll::Ready(None),
         };
-        match self.left.checked_sub(length as u64) {
+        let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
+        match self.left.checked_sub(data.len() as u64) {
             Some(left) => {
                 self.left = left;
-                Poll::Ready(frame)
+                if let Some(ending) = &mut self.ending {
+                    ending.see(data);
+                }
+                Poll::Ready(Some(Ok(frame)))
             }
             None => Poll::Ready(Some(Err(format!("an answer of more than {} MiB", LONGEST_BYTES >> 20).into()))),
         }

@@ -13,6 +13,7 @@ mod bounds;
 mod client;
 mod clock;
 mod config;
+mod ending;
 mod errors;
 mod headers;
 mod listing;

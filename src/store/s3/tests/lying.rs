@@ -79,3 +79,27 @@ async fn metadata_that_is_not_text_is_an_error_that_nobody_repeats() {
     let answer = server.store().await.get(&Key::from("k"), None, None).await;
     assert!(answer.as_ref().err().is_none_or(|error| !error.kind.is_transient()), "{:?}", answer.err());
 }
+
+#[tokio::test]
+async fn a_listing_that_breaks_off_is_no_listing() {
+    let entry = |name: &str| format!("<Contents><Key>{name}</Key><ETag>\"e\"</ETag><Size>1</Size></Contents>");
+    let fields = "<EncodingType>url</EncodingType>";
+    let end = "<IsTruncated>false</IsTruncated>";
+    let entries = [entry("a"), entry("b"), entry("c")].concat();
+    // AWS tells whether there is more before the entries, others after them.
+    for xml in [
+        format!("<?xml version=\"1.0\"?>\n<ListBucketResult>{fields}{end}{entries}</ListBucketResult>"),
+        format!("<ListBucketResult>{fields}{entries}{end}</ListBucketResult>"),
+    ] {
+        for at in 0..=xml.len() {
+            // Without a length the end of the connection is the end of the answer.
+            let head = "HTTP/1.1 200 X\r\nContent-Type: application/xml\r\nConnection: close\r\n\r\n";
+            let server = Server::new(Some([head.as_bytes(), &xml.as_bytes()[..at]].concat())).await;
+            let listed = server.store().await.list(&ListRequest::default()).await;
+            match listed {
+                Ok(page) => assert_eq!((page.objects.len(), at), (3, xml.len()), "{}", &xml[..at]),
+                Err(error) => assert!(at < xml.len() && (at == 0 || error.kind == ErrorKind::Truncated), "{at}: {error}"),
+            }
+        }
+    }
+}
