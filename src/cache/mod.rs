@@ -8,7 +8,7 @@
 //! - `sums`, `verify`, `damage`, `rewrite`, `seal`: checksums of what it holds: pure, checked by reads, found wrong, of bytes
 //!   that change, and as the journal has them.
 //! - `blocks`, `index`, `budget`, `disk`: all files, their bytes, their places on the disk.
-//! - `shared`: what they have in common; eviction; the lock order.
+//! - `shared`: what they have in common; eviction; the lock order. `spares`: files made ahead.
 //! - `open`, `torn`, `sync`: a start, one after a crash of the machine, and every few seconds. `audit`: is a file whole?
 //!
 //! Invariants:
@@ -40,6 +40,7 @@ mod seal;
 mod settle;
 mod shared;
 mod spans;
+mod spares;
 mod state;
 mod sums;
 mod sync;
@@ -128,10 +129,30 @@ impl Cache {
 
     /// A new empty file without a base: complete, clean until `mark_dirty`.
     pub fn create(&self) -> Result<Arc<LocalFile>> {
-        let file = LocalFile::new(self.shared.new_id()?, self.shared.clone(), State::empty(self.shared.disk.block_bytes));
+        let made_ahead = self.shared.take_spare().map(|id| self.empty(id, true)).filter(|file| file.handle().is_ok());
+        let file = match made_ahead {
+            Some(file) => file,
+            None => self.empty(self.shared.new_id()?, false),
+        };
         file.handle()?;
         self.shared.enroll(&file);
         Ok(file)
+    }
+
+    /// `is_there`: on the disk, where it is empty.
+    fn empty(&self, id: FileId, is_there: bool) -> Arc<LocalFile> {
+        let state = State { on_disk: is_there, new_name: is_there, ..State::empty(self.shared.disk.block_bytes) };
+        LocalFile::new(id, self.shared.clone(), state)
+    }
+
+    /// Has some empty files ready from the first `create` on, which is faster then.
+    pub fn keep_spares(&self) {
+        self.shared.spares.keep();
+    }
+
+    /// Deletes those that nobody took.
+    pub fn drop_spares(&self) {
+        self.shared.drop_spares();
     }
 
     /// The file that holds this version, sparse and empty where there was none.
@@ -295,6 +316,7 @@ impl Cache {
 impl Drop for Cache {
     /// The files hold what they share and the index in it holds them: this opens the circle.
     fn drop(&mut self) {
+        self.shared.drop_spares();
         self.shared.index.lock().clear();
     }
 }

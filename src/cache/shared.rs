@@ -24,6 +24,7 @@ use super::budget::{Budget, Lack};
 use super::disk::Disk;
 use super::file::LocalFile;
 use super::index::Index;
+use super::spares::Spares;
 
 /// Descriptors kept open beyond those of pinned files. Opening costs 2 µs; a process has 1,024 by default.
 const DESCRIPTORS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -53,6 +54,7 @@ pub struct Shared {
     /// Files whose freed parts somebody needs.
     pub recalled: Mutex<BTreeSet<FileId>>,
     pub damage: Counters,
+    pub spares: Spares,
     ids: Mutex<Ids>,
 }
 
@@ -100,6 +102,7 @@ impl Shared {
             pressed: Mutex::default(),
             recalled: Mutex::default(),
             damage,
+            spares: Spares::default(),
             ids: Mutex::new(Ids { next: next_id, end: next_id }),
         }
     }

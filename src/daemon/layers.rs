@@ -129,6 +129,7 @@ pub async fn build(settings: &Settings) -> Result<Layers, DaemonError> {
     let floor = process::floor_bytes(settings.free_space_floor, &settings.cache_dir).map_err(|error| DaemonError::Start(error.into()))?;
     let limits = Limits { size_bytes: settings.cache_size_bytes, free_floor_bytes: floor };
     let cache = Cache::open(&settings.cache_dir, Arc::clone(&journal), limits, trusted).map_err(DaemonError::Start)?;
+    cache.keep_spares();
     let memory = Memory::of(settings.memory_limit_bytes);
     let tuning = Tuning { memory_bytes: memory.parts_bytes, ..Tuning::default() };
     let writer = Writer::open_tuned(Arc::clone(&bucket.steady), Arc::clone(&journal), Arc::clone(&cache), writer_config(settings), tuning);

@@ -240,7 +240,11 @@ impl Daemon {
             monitor.abort();
         }
         let (sources, journal) = (Arc::clone(&self.sources), Arc::clone(&self.journal));
-        let ended = spawn_blocking(move || sources.cache.persist().and_then(|()| journal.end_session())).await;
+        let ended = spawn_blocking(move || {
+            sources.cache.drop_spares();
+            sources.cache.persist().and_then(|()| journal.end_session())
+        })
+        .await;
         let error = ended.map_or_else(|panic| Some(panic.to_string()), |result| result.err().map(|error| error.to_string()));
         if let Some(error) = error {
             warn!(error, "the cache directory was not closed in good order; the next mount looks it over");

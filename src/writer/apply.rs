@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::ahead;
 use super::entry::{Entry, Waiter};
 use super::queue::Queue;
 use crate::cache::LocalFile;
@@ -94,8 +96,10 @@ impl Shared {
             self.enter(&mut queue, step, now, &mut moved);
         }
         hand_over_waiters(&mut queue, &steps, moved);
-        drop(queue);
-        self.wake.notify_one();
+        if steps.iter().any(|step| step.file.is_some()) {
+            queue.burst.note(now);
+        }
+        self.ring(queue, now);
         Ok(())
     }
 
@@ -105,9 +109,26 @@ impl Shared {
         if queue.get(key).is_none() || queue.flight(key).is_some() || queue.gathering.contains(key) {
             return;
         }
-        queue.schedule_at(key, Instant::now());
+        let now = Instant::now();
+        let at = self.look_at(&queue, key, now);
+        queue.schedule_at(key, at);
+        self.ring(queue, now);
+    }
+
+    /// Wakes the loop, where it would come too late by itself.
+    fn ring(&self, mut queue: MutexGuard<'_, Queue>, now: Instant) {
+        let rings = queue.rings(now);
         drop(queue);
-        self.wake.notify_one();
+        if rings {
+            self.wake.notify_one();
+        }
+    }
+
+    /// When it is worth a look whether `key` may go.
+    fn look_at(&self, queue: &Queue, key: &Key, now: Instant) -> Instant {
+        let Some(entry) = queue.get(key) else { return now };
+        let hurries = entry.urgent || queue.draining > 0 || entry.ahead || ahead::is_due(queue, key, entry, self);
+        if hurries { now } else { entry.due(&self.config, now).max(now) }
     }
 
     fn steps(&self, queue: &Queue, changes: Vec<(Key, Option<Desired>)>) -> Result<Vec<Step>> {
@@ -185,6 +206,8 @@ impl Shared {
             }
         }
         queue.put(&step.key, entry, now);
+        let at = self.look_at(queue, &step.key, now);
+        queue.schedule_at(&step.key, at);
         if let Some(error) = untold {
             queue.keep_error(&step.key, error);
         }

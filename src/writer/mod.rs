@@ -1,9 +1,9 @@
 //! Brings the bucket to the desired state: settling, upload, copies, deletes, conflicts.
 //!
 //! The map, from data to I/O:
-//! - `grid` (parts), `order` (what waits for what), `entry` (due times), `pace`, `outage`, `backoff`: pure decisions.
+//! - `grid` (parts), `order` (what waits for what), `entry` (due times), `pace`, `burst`, `outage`, `backoff`: pure decisions.
 //! - `queue`: the waiting keys in memory; `apply`: how new desired states get there and into the journal.
-//! - `pick`: one pass over the queue; `reconcile`: the loop around it; `flight`: one operation from start to record.
+//! - `pick`: one pass over the queue; `reconcile`: the loop around it, `alarm`: when that wakes; `flight`: one operation from start to record.
 //! - `upload`, `multipart`, `session`, `parts`, `inline`, `source`, `compress`: data to the bucket; `ahead`: while it is written.
 //! - `copy` (`mark`: how one is told afterwards), `delete`, `directory`, `cycle`: the rest.
 //! - `finish`, `conflict`, `aside`: what became of it. `left_overs`: what a killed daemon left. `salvage`: what a crash of the
@@ -19,11 +19,13 @@
 //! Must not: know inodes or handles, or call back with a lock held.
 
 mod ahead;
+mod alarm;
 mod apply;
 mod arrivals;
 mod aside;
 mod backlog;
 mod backoff;
+mod burst;
 mod compress;
 mod conflict;
 mod copy;

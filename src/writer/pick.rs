@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::alarm::{Alarm, Until};
 use super::copy::copied;
 use super::flight::{Job, Step};
 use super::order::{Facts, Order, order};
@@ -46,9 +47,9 @@ impl Shared {
         let mut queue = self.queue.lock();
         let mut picked = Picked::default();
         let probe = queue.outage.next_probe();
-        for urgent in [true, false] {
-            self.pick_class(&mut queue, urgent, now, &mut picked);
-        }
+        let urgent = self.pick_class(&mut queue, true, now, &mut picked);
+        let normal = self.pick_class(&mut queue, false, now, &mut picked);
+        queue.alarm = Alarm { urgent, normal };
         gathered(&mut queue, &self.config, now, &mut picked);
         // During an outage the next look is at the next probe, or when the one under way lands.
         if let Some(probe) = probe.filter(|probe| *probe > now && !queue.entries().is_empty()) {
@@ -57,14 +58,19 @@ impl Shared {
         picked
     }
 
-    fn pick_class(&self, queue: &mut Queue, urgent: bool, now: Instant, picked: &mut Picked) {
+    fn pick_class(&self, queue: &mut Queue, urgent: bool, now: Instant, picked: &mut Picked) -> Until {
+        let hurries = urgent || queue.draining > 0 || queue.outage.next_probe().is_some();
+        if let Some(until) = queue.burst.holds_until(&self.config, now).filter(|_| !hurries) {
+            picked.wake_at = earlier(picked.wake_at, until);
+            return Until::Lull;
+        }
         while let Some((at, key)) = queue.first(urgent) {
             if at > now {
                 picked.wake_at = earlier(picked.wake_at, at);
-                return;
+                return Until::Due(at);
             }
             if !has_slot(queue, &self.config, &key, urgent, now) {
-                return;
+                return Until::Landing;
             }
             match self.examine(queue, &key, now) {
                 Verdict::Run => {
@@ -89,6 +95,7 @@ impl Shared {
                 Verdict::Stopped => queue.take(&key),
             }
         }
+        Until::Change
     }
 }
 

@@ -12,7 +12,9 @@ use std::ops::Bound;
 use lru::LruCache;
 use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use super::arrivals::Notes;
+use super::burst::Burst;
 use super::entry::Entry;
 use super::gathering::Gathering;
 use super::mark::Mark;
@@ -86,12 +88,15 @@ pub struct Queue {
     /// What this process stored under a key lately, or may have stored: attempts whose answer was lost.
     recent: LruCache<Key, VecDeque<Own>>,
     pub pace: Pace,
+    pub burst: Burst,
     pub outage: Outage,
     /// Who asks the bucket, and what arrives meanwhile.
     pub notes: Notes,
     /// Callers of `drain`: everything is urgent.
     pub draining: usize,
     pub conflicts: u64,
+    /// What the loop sleeps until.
+    pub alarm: Alarm,
 }
 
 /// Something of ours that the bucket holds or held, or may hold.
@@ -144,10 +149,12 @@ impl Queue {
             untold: HashMap::new(),
             recent: LruCache::new(RECENT),
             pace: Pace::new(r2),
+            burst: Burst::default(),
             outage: Outage::default(),
             notes: Notes::default(),
             draining: 0,
             conflicts: 0,
+            alarm: Alarm::default(),
         }
     }
 
@@ -244,6 +251,17 @@ impl Queue {
     /// The first key of this class in the schedule and when it is to be looked at.
     pub fn first(&mut self, urgent: bool) -> Option<(Instant, Key)> {
         self.class(urgent).first_key_value().map(|(at, key)| (at.0, key.clone()))
+    }
+
+    /// Whether the loop has to be woken for what changed: it would come too late by itself. Who is told so wakes it.
+    pub fn rings(&mut self, now: Instant) -> bool {
+        let first = |class: &BTreeMap<(Instant, u64), Key>| class.first_key_value().map(|((at, _), _)| *at);
+        // Deletes that gather wait for what else is to come, which any change may decide.
+        let rings = self.gathering.len() > 0 || self.alarm.is_late_for(first(&self.urgent), first(&self.normal));
+        if rings {
+            self.alarm.ring(now);
+        }
+        rings
     }
 
     /// Takes `key` out of the schedule until it is put back somewhere.

@@ -88,7 +88,9 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_of_s3_is_left_to_others() {
-        for other in ["", "   ", "no XML", "<!DOCTYPE html><html><p>", "<html><body>", "<Result/>", "<?xml version=\"1.0\"?><Result xmlns=\"x\" />"] {
+        for other in
+            ["", "   ", "no XML", "<!DOCTYPE html><html><p>", "<html><body>", "<Result/>", "<?xml version=\"1.0\"?><Result xmlns=\"x\" />"]
+        {
             assert!(is_there(other, 5), "{other}");
         }
     }

@@ -261,3 +261,32 @@ async fn idle_the_loop_sleeps() {
     let picked = world.writer.shared.pick(Instant::now());
     assert!(picked.wake_at.is_none() && picked.steps.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_saves_is_let_finish_before_its_files_go_up() {
+    let world = World::new();
+    for number in 0..300 {
+        world.save(&format!("{number}"), b"x");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(world.counts.of(Operation::PutObject), 0, "the first is three settling times old");
+    world.save("waited-for", b"x");
+    world.writer.sync(&"waited-for".into()).await.unwrap();
+    assert_eq!(world.keys(), ["waited-for"], "whoever waits is not kept waiting");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.counts.of(Operation::PutObject), 301);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_longer_than_a_second_for_a_burst_to_end() {
+    let world = World::new();
+    let mut sent_at_most_late = 0;
+    for number in 0..600u64 {
+        world.save(&format!("{number:04}"), b"x");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let sent = world.keys().len() as u64;
+        // Made one after the other, they go up in that order.
+        sent_at_most_late = sent_at_most_late.max((number + 1).saturating_sub(sent) * 5);
+    }
+    assert!((800..=1_000).contains(&sent_at_most_late), "{sent_at_most_late} ms");
+}
