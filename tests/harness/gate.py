@@ -23,7 +23,7 @@ class Gate:
 
     open(): requests pass. shut(): nobody listens, and what was connected is reset. hold(): connections are taken and
     nothing is answered until it opens again; with open(lost=True) what came in between never is, as after a cable was
-    pulled. `rule(method, key)` may answer itself: (status, S3 code), None to pass.
+    pulled; open(held=True) holds from the first. `rule(method, key)` may answer itself: (status, S3 code), None to pass.
     """
 
     def __init__(self, store):
@@ -41,10 +41,11 @@ class Gate:
     def __exit__(self, *_):
         self.shut()
 
-    def open(self, lost=False):
-        if lost:
+    def open(self, lost=False, held=False):
+        if lost or held:
             self._passing = threading.Event()
-        self._passing.set()
+        if not held:
+            self._passing.set()
         if self._server is None:
             self._server = _Server(self)
             threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
