@@ -269,6 +269,7 @@ impl Fs {
             self.hadoop_markers.store(true, Ordering::Release);
         }
         let mut seen_names: HashSet<Arc<str>> = HashSet::with_capacity(listing.entries.len());
+        let mut overruling = HashSet::new();
         let mut names = self.names.lock();
         if names.key(ino).as_ref() != Some(key) {
             return true;
@@ -289,6 +290,8 @@ impl Fs {
             if overruled || local {
                 // Its marker was just deleted: now the name is a file that the directory hid, or nothing.
                 complete &= local || names.directory(ino).is_some_and(|node| node.children.contains_key(&name));
+                // An operation that was under way just now may have landed before the next question about it.
+                overruling.extend(names.child(ino, &name));
                 continue;
             }
             let seen = match kind {
@@ -306,6 +309,7 @@ impl Fs {
             names.prove(ino, begun);
         }
         let mut keep = self.wanted_children(&names, ino, &seen_names);
+        keep.extend(overruling);
         let arrived = watch.arrived();
         keep.extend(
             arrived.iter().filter(|arrived| arrived.is_below(key)).filter_map(|arrived| names.child(ino, &first_part(arrived, key).0)),
