@@ -99,7 +99,7 @@ impl Fs {
         }
         self.hang(&mut names, parent, name, ino);
         if let Some(node) = names.directory_mut(parent) {
-            node.count_new(Instant::now());
+            node.made_of_late.count(Instant::now());
         }
         Ok(Some(ino))
     }

@@ -170,6 +170,44 @@ impl Fs {
         Ok(())
     }
 
+    /// Learns all names of a directory in which a program looks for many that aren't there, if one LIST shows them: it tells
+    /// what asking for each would, for less. An error is left to the question that would have been asked without it.
+    pub(super) async fn peek(&self, ino: Ino) {
+        let Ok(key) = self.begin_peek(ino) else { return };
+        let (watch, begun) = (self.watch(ino, &key), Instant::now());
+        let going = self.going_names(&key);
+        let shown = async {
+            let page = self.store.list(&ListRequest { prefix: key.as_str().into(), by_directory: true, ..ListRequest::default() }).await?;
+            if page.next.is_some() {
+                return Ok(None);
+            }
+            let mut listing = Listing::default();
+            listing.add(&key, &page);
+            self.drop_vanishing_directories(&key, &mut listing, &going).await?;
+            Ok::<_, Error>(Some(listing))
+        };
+        let shown = shown.await;
+        let told = match shown {
+            Ok(Some(listing)) => Some(self.take_in_listing(ino, &key, listing, &watch, begun)),
+            Ok(None) | Err(_) => None,
+        };
+        if let Some(node) = self.names.lock().directory_mut(ino) {
+            match told {
+                Some(true) => {}
+                Some(false) => node.listed = None,
+                None => node.peeks.too_wide = Some(begun),
+            }
+        }
+    }
+
+    /// Others who come meanwhile ask for themselves.
+    fn begin_peek(&self, ino: Ino) -> Result<Key> {
+        let mut names = self.names.lock();
+        let key = self.directory_key(&names, ino)?;
+        names.directory_mut(ino).ok_or(Error::NotDirectory)?.peeks.last = Some(Instant::now());
+        Ok(key)
+    }
+
     /// Learns the names at the root, as far as one LIST shows them all, so that an outage that begins right after mounting
     /// finds something known. They are not taken for fresh.
     pub async fn preload(&self) -> Result<()> {

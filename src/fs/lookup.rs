@@ -29,6 +29,8 @@ enum Answer {
     Ask(Question),
     /// All names of the directory, because one after the other is about to be asked.
     List,
+    /// The same, if one LIST shows them.
+    Peek,
 }
 
 /// What has to be known of an inode that is there.
@@ -93,6 +95,10 @@ impl Fs {
                 Answer::Ask(question) => question,
                 Answer::List => {
                     self.load_listing_or_remember(parent).await?;
+                    continue;
+                }
+                Answer::Peek => {
+                    self.peek(parent).await;
                     continue;
                 }
             };
@@ -186,6 +192,10 @@ impl Fs {
                 }
             }
             Some(Child::Missing(_)) | None => {}
+        }
+        let is_unknown = !removed && !matches!(child, Some(Child::Inode(_)));
+        if is_unknown && node.is_worth_a_peek(self.config.negative_ttl, Instant::now()) && !self.outage.is_on() {
+            return Ok(Answer::Peek);
         }
         let ask = if removed {
             Ask::DirectoryFirst { removed }

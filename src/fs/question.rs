@@ -231,6 +231,7 @@ impl Fs {
         let Some((seen, marker)) = seen else {
             if let Some(node) = names.directory_mut(parent) {
                 node.last_missing = Some((Arc::clone(name), Instant::now()));
+                node.peeks.missed.count(Instant::now());
             }
             if let Some(old) = names.set_missing(parent, name, asked) {
                 names.remove_if_unused(old);

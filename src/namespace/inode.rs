@@ -98,8 +98,9 @@ pub struct Directory {
     pub listed: Option<Instant>,
     /// When it was made here, with nothing in it.
     pub made: Option<Instant>,
-    /// New names made here of late: since when, and how many.
-    pub burst: Option<(Instant, u32)>,
+    /// New names made here of late.
+    pub made_of_late: Streak,
+    pub peeks: Box<Peeks>,
     /// Its names were all known at some time: while the bucket can't be asked, that holds.
     pub complete: bool,
     /// Whether the marker object `dir/` is in the bucket; None: not known.
@@ -116,6 +117,17 @@ pub struct Directory {
     pub ahead: LookAhead,
     /// Recent lookups of names not known before: above zero they mostly hit, below they mostly missed.
     pub luck: i8,
+}
+
+/// One LIST instead of many questions for names that aren't there.
+#[derive(Default)]
+pub struct Peeks {
+    /// Names looked for of late that were not there.
+    pub missed: Streak,
+    /// When a LIST was to show all names of the directory.
+    pub last: Option<Instant>,
+    /// When there were more of them, or it was refused.
+    pub too_wide: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,12 +148,32 @@ pub struct Symlink {
     pub made_here: bool,
 }
 
-/// A program that makes so many new names in a directory within [`BURST`] is filling it.
-const FILLING: u32 = 8;
-const BURST: Duration = Duration::from_secs(1);
+/// A program that does so many things of a kind in a directory within [`SHORT`] goes on doing so.
+const MANY: u32 = 8;
+const SHORT: Duration = Duration::from_secs(1);
+/// So long a directory that was too wide for one LIST is not tried again.
+const WIDE: Duration = Duration::from_secs(60);
 /// So long what is below a directory proves that it is there; then it is asked for itself, because another host may have
 /// given it a marker with other attributes.
 const PROOF: Duration = Duration::from_secs(60);
+
+/// Things of a kind that happen one after the other: since when, and how many.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Streak(Option<(Instant, u32)>);
+
+impl Streak {
+    pub fn count(&mut self, now: Instant) {
+        self.0 = match self.0 {
+            Some((since, count)) if now.duration_since(since) < SHORT => Some((since, count + 1)),
+            Some((_, count)) if count >= MANY => Some((now, MANY)),
+            _ => Some((now, 1)),
+        };
+    }
+
+    pub fn goes_on(&self, now: Instant) -> bool {
+        self.0.is_some_and(|(since, count)| count >= MANY && now.duration_since(since) < 2 * SHORT)
+    }
+}
 
 impl Inode {
     /// When the bucket last showed that it is there. A directory without a marker is nothing but what is below it, and a
@@ -164,18 +196,18 @@ impl Directory {
         self.filled = marker.filter(|marker| marker.size > 0).cloned();
     }
 
-    /// A new name was made here.
-    pub fn count_new(&mut self, now: Instant) {
-        self.burst = match self.burst {
-            Some((since, count)) if now.duration_since(since) < BURST => Some((since, count + 1)),
-            Some((_, count)) if count >= FILLING => Some((now, FILLING)),
-            _ => Some((now, 1)),
-        };
-    }
-
     /// Some program is filling the directory now: that its new names are new need not be asked one by one.
     pub fn is_filling(&self, now: Instant) -> bool {
-        self.burst.is_some_and(|(since, count)| count >= FILLING && now.duration_since(since) < 2 * BURST)
+        self.made_of_late.goes_on(now)
+    }
+
+    /// Some program looks for one name after the other that isn't there: one LIST may tell of all of them, for as long as an
+    /// absence is believed.
+    pub fn is_worth_a_peek(&self, absence: Duration, now: Instant) -> bool {
+        let since = |time: Option<Instant>| time.map(|time| now.duration_since(time));
+        self.peeks.missed.goes_on(now)
+            && since(self.peeks.last).is_none_or(|since| since >= absence)
+            && since(self.peeks.too_wide).is_none_or(|since| since >= WIDE)
     }
 
     /// When all its names were known last.

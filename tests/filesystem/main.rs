@@ -11,6 +11,7 @@ mod hostile;
 mod links;
 mod model;
 mod passthrough;
+mod peeks;
 mod posix;
 mod renames;
 mod restarts;
