@@ -132,7 +132,9 @@ class Reading(Case):
             shutil.rmtree(self.mount.path / "many")
         self.assertEqual(self.mount.keys("many/"), [])
         self.assertLessEqual(cost["HeadObject"], 2, cost)
-        self.assertLessEqual(cost["DeleteObjects"], 3, cost)
+        # A machine that stands still for longer than a change settles parts a batch; exact is it on a simulated clock, in
+        # tests/filesystem/costs.rs.
+        self.assertLessEqual(cost["DeleteObjects"], 8, cost)
         self.assertEqual(cost["ListObjectsV2"], 2, cost)
         self.assertEqual(cost.total, cost["HeadObject"] + cost["DeleteObjects"] + cost["ListObjectsV2"], cost)
 
