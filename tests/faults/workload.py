@@ -63,8 +63,9 @@ class Ledger:
                 self.refused.append(f"{what}: {name} after {took:.1f} s, {began - self.fault_from:+.1f} s from the fault's begin")
 
     def note_wrong(self, line):
+        since = time.monotonic() - self.fault_from
         with self.lock:
-            self.wrong.append(line)
+            self.wrong.append(f"{line} ({since:+.1f} s from the fault's begin)")
 
 
 class Program(threading.Thread):
