@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
+use super::outage::is_outage;
 use super::question::Watching;
 use super::{DirEntry, Fs, Kind, MARKER};
 use crate::clock;
@@ -187,14 +188,14 @@ impl Fs {
             Ok::<_, Error>(Some(listing))
         };
         let shown = shown.await;
-        let told = match shown {
-            Ok(Some(listing)) => Some(self.take_in_listing(ino, &key, listing, &watch, begun)),
-            Ok(None) | Err(_) => None,
-        };
+        // Whoever doesn't answer now may show all names a second later.
+        let says_nothing = shown.as_ref().is_err_and(is_outage);
+        let told = shown.ok().flatten().map(|listing| self.take_in_listing(ino, &key, listing, &watch, begun));
         if let Some(node) = self.names.lock().directory_mut(ino) {
             match told {
                 Some(true) => {}
                 Some(false) => node.listed = None,
+                None if says_nothing => {}
                 None => node.peeks.too_wide = Some(begun),
             }
         }

@@ -4,68 +4,17 @@ An operation may fail with EIO or ETIMEDOUT while the fault is on; anything else
 deadline, is a violation. What an operation that failed may have left is remembered (see `model`), and checked as well.
 """
 
-import collections
 import errno
 import os
 import pathlib
 import random
+import stat
 import threading
 import time
 
 from model import Model, Prefix, shown
 
-EXCUSED = {errno.EIO, errno.ETIMEDOUT}
-# For a scheduler with two cores and eight daemons.
-MARGIN_S = 6
 BLOCK = 128 << 10
-
-
-class Ledger:
-    """What all programs of one run found, under one lock."""
-
-    def __init__(self, deadline_s, excused=EXCUSED):
-        self.lock = threading.Lock()
-        self.excused = excused
-        self.deadline_s, self.limit_s = deadline_s, deadline_s + MARGIN_S
-        self.operations, self.errors = 0, collections.Counter()
-        self.worst, self.worst_of = 0.0, ""
-        self.wrong, self.hung, self.refused = [], [], []
-        # Monotonic times between which errors are excused.
-        self.fault_from = self.fault_to = float("inf")
-
-    def limit_of(self, what):
-        """The longest that one system call may take. A read is asked for twice by the kernel when its read-ahead failed; what
-        waits for an upload (fsync, close) goes on as long as anything moves, and a deadline longer."""
-        if what.startswith(("read ", "pread ")):
-            return 2 * self.deadline_s + MARGIN_S
-        if what.startswith(("fsync ", "close ")):
-            return (12 if " big/" in what else 4) * self.deadline_s + MARGIN_S
-        return self.limit_s
-
-    def record(self, what, began, error=None, also=()):
-        now = time.monotonic()
-        took = now - began
-        with self.lock:
-            self.operations += 1
-            if took > self.worst:
-                self.worst, self.worst_of = took, what
-            if took > self.limit_of(what):
-                self.hung.append(f"{what}: {took:.1f} s")
-            if error is None:
-                return
-            if error.errno in (errno.ENOENT, errno.EEXIST) and error.errno in also:
-                return
-            name = errno.errorcode.get(error.errno, str(error.errno))
-            self.errors[name] += 1
-            in_fault = now >= self.fault_from and began <= self.fault_to
-            excused = error.errno in also or (error.errno in self.excused and in_fault)
-            if not excused:
-                self.refused.append(f"{what}: {name} after {took:.1f} s, {began - self.fault_from:+.1f} s from the fault's begin")
-
-    def note_wrong(self, line):
-        since = time.monotonic() - self.fault_from
-        with self.lock:
-            self.wrong.append(f"{line} ({since:+.1f} s from the fault's begin)")
 
 
 class Program(threading.Thread):
@@ -106,13 +55,14 @@ class Program(threading.Thread):
 
     def read_whole(self, path, also=()):
         """The bytes, or None where there is no such file."""
+        what = path.relative_to(self.root)
         try:
-            fd = self.do(f"open {path.name}", os.open, path, os.O_RDONLY, also=(errno.ENOENT, *also))
+            fd = self.do(f"open {what}", os.open, path, os.O_RDONLY, also=(errno.ENOENT, *also))
         except FileNotFoundError:
             return None
         try:
             chunks = []
-            while chunk := self.do(f"read {path.name}", os.read, fd, BLOCK, also=also):
+            while chunk := self.do(f"read {what}", os.read, fd, BLOCK, also=also):
                 chunks.append(chunk)
             return b"".join(chunks)
         finally:
@@ -185,7 +135,7 @@ class Saver(Program):
 
     def judge(self, name, found):
         if line := self.model.wrong(name, found):
-            self.ledger.note_wrong(f"{self.name}/{line}")
+            self.ledger.note_wrong(f"{self.name}/{line}", f"{self.name}/{name}")
 
     # ----------------------------------------------------------- changes
 
@@ -280,7 +230,7 @@ class Saver(Program):
 
     def _rename(self, old, new, data):
         try:
-            self.do(f"rename {self.name}/{old}", os.rename, self.folder / old, self.folder / new)
+            self.do(f"rename {self.name}/{old} -> {self.name}/{new}", os.rename, self.folder / old, self.folder / new)
         except OSError:
             self.model.doubt(old, None)
             self.model.doubt(new, data)
@@ -332,10 +282,24 @@ class Saver(Program):
         self.judge(name, self.read_whole(self.folder / name))
 
     def list(self):
-        seen = set(self.do(f"list {self.name}", os.listdir, self.folder))
+        seen = self.do(f"list {self.name}", self._kinds)
         for name, may_be in self.model.files.items():
             if "/" not in name and self.model.is_sure(name) and (may_be[0] is not None) != (name in seen):
-                self.ledger.note_wrong(f"{self.name}/{name}: due is {shown(may_be[0])}, the listing {'has' if name in seen else 'lacks'} it")
+                what, kind = f"{self.name}/{name}", seen.get(name)
+                listing = f"the listing has it as a {kind}" if kind else "the listing lacks it"
+                self.ledger.note_wrong(f"{what}: due is {shown(may_be[0])}, {listing}, stat says {self._stat(name)}", what)
+
+    def _kinds(self):
+        with os.scandir(self.folder) as entries:
+            return {entry.name: "directory" if entry.is_dir(follow_symlinks=False) else "file" for entry in entries}
+
+    def _stat(self, name):
+        """For a person who looks into a wrong listing."""
+        try:
+            found = os.lstat(self.folder / name)
+        except OSError as error:
+            return errno.errorcode.get(error.errno)
+        return f"{stat.filemode(found.st_mode)} {found.st_size}"
 
     def attributes(self):
         """What Django does after each save."""

@@ -8,7 +8,8 @@ import re
 import threading
 import time
 
-from workload import EXCUSED, BigSaver, Denied, Ledger, Looker, Reader, Saver
+from ledger import EXCUSED, Ledger
+from workload import BigSaver, Denied, Looker, Reader, Saver
 
 from harness import Mount, Toxiproxy, open_store
 from harness.store import Emulator

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
 import random
 
@@ -53,3 +54,18 @@ def write(path, data, flags=os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
             view = view[os.write(fd, view) :]
     finally:
         os.close(fd)
+
+
+def resident_pages(path, length):
+    """How many pages of the file's first `length` bytes the kernel holds: mincore(2), which loads none."""
+    pages = (length + mmap.PAGESIZE - 1) // mmap.PAGESIZE
+    held = (ctypes.c_ubyte * pages)()
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), length, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as mapped:
+        first = ctypes.c_char.from_buffer(mapped)
+        start = ctypes.addressof(first)
+        # What points into it keeps it from being closed.
+        del first
+        if _libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(length), held) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    return sum(page & 1 for page in held)

@@ -11,9 +11,9 @@ import subprocess
 import tempfile
 import unittest
 
-from harness.suite import SharedCase
+from harness.suite import Case, SharedCase
 from harness.waiting import wait_until
-from posix_calls import refused, renameat2, write
+from posix_calls import refused, renameat2, resident_pages, write
 
 RENAME_WHITEOUT = 4
 NOBODY, GROUP = 65534, 50_000
@@ -257,3 +257,15 @@ class Semantics(SharedCase):
         os.close(os.open(self.dir / "f", os.O_CREAT | os.O_WRONLY, 0o666))
         os.mkdir(self.dir / "d", 0o777)
         self.assertEqual([stat.S_IMODE(os.stat(self.dir / name).st_mode) for name in "fd"], [0o640, 0o750])
+
+
+class Pages(Case):
+    def test_who_only_writes_leaves_none_in_the_kernel(self):
+        """One copy less for each write; who reads as well finds its own there."""
+        mount = self.new_mount("--passthrough", "off")
+        length = 64 * mmap.PAGESIZE
+        for name, access, left in (("written", os.O_WRONLY, 0), ("also-read", os.O_RDWR, 64)):
+            fd = os.open(mount.path / name, os.O_CREAT | access)
+            os.write(fd, bytes(length))
+            os.close(fd)
+            self.assertEqual(resident_pages(mount.path / name, length), left, name)
