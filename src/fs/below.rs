@@ -27,7 +27,7 @@ impl Fs {
         for _ in 0..TURNS {
             let watch = self.watch_all(&key);
             let begun = Instant::now();
-            let objects = self.list_below(&key).await?;
+            let objects = self.answer_of(false, self.list_below(&key)).await?;
             let listed: HashSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
             hidden = self.take_in_below(ino, &key, objects, begun, &watch)?;
             if self.knows_arrived(&listed, &watch) {

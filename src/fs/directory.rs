@@ -425,7 +425,7 @@ impl Fs {
     /// Makes the listing fresh for a removal. Where it hid something, that is asked anew: an object that was just being
     /// stored or removed can be listed twice, as itself and as a directory.
     pub(super) async fn load_listing_for_removal(&self, ino: Ino) -> Result<()> {
-        self.load_listing(ino).await?;
+        self.answer_of(false, self.load_listing(ino)).await?;
         let doubtful = {
             let mut names = self.names.lock();
             let hides = names.key(ino).is_some_and(|key| self.hidden.lock().contains_key(&key));
@@ -434,7 +434,7 @@ impl Fs {
             }
             hides
         };
-        if doubtful { self.load_listing(ino).await } else { Ok(()) }
+        if doubtful { self.answer_of(false, self.load_listing(ino)).await } else { Ok(()) }
     }
 
     /// Returns when everything below the directory is in the bucket.

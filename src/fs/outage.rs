@@ -9,6 +9,7 @@
 //! whether or not anybody asks for anything.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -142,23 +143,29 @@ impl Fs {
         if known_before && self.outage.is_on() {
             return Ok(known);
         }
-        let asking = self.ask(question);
+        match self.answer_of(known_before, self.ask(question)).await {
+            Ok(()) => {
+                self.answered();
+                Ok(None)
+            }
+            Err(error) if is_outage(&error) => self.remembered(parent, &name, &key).map_or(Err(error), |known| Ok(Some(known))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the bucket answers; an outage begins where it doesn't. Nobody waits a whole deadline where something is
+    /// `known_before`, or where the bucket is away already. An Ok may have come from memory, and ends no outage.
+    pub(super) async fn answer_of<T>(&self, known_before: bool, asking: impl Future<Output = Result<T>>) -> Result<T> {
         let answer = if known_before || self.outage.is_on() {
             tokio::time::timeout(self.patience(), asking).await.unwrap_or(Err(Error::Timeout))
         } else {
             asking.await
         };
-        match answer {
-            Ok(()) => {
-                self.answered();
-                Ok(None)
+        answer.inspect_err(|error| {
+            if is_outage(error) {
+                self.unanswered(error);
             }
-            Err(error) if is_outage(&error) => {
-                self.unanswered(&error);
-                self.remembered(parent, &name, &key).map_or(Err(error), |known| Ok(Some(known)))
-            }
-            Err(error) => Err(error),
-        }
+        })
     }
 
     fn remembered(&self, parent: Ino, name: &Arc<str>, key: &Key) -> Option<Remembered> {
@@ -263,14 +270,8 @@ impl Fs {
         if known_before && self.outage.is_on() {
             return Ok(());
         }
-        let answer = if known_before || self.outage.is_on() {
-            tokio::time::timeout(self.patience(), self.load_listing(ino)).await.unwrap_or(Err(Error::Timeout))
-        } else {
-            self.load_listing(ino).await
-        };
-        match answer {
+        match self.answer_of(known_before, self.load_listing(ino)).await {
             Err(error) if is_outage(&error) => {
-                self.unanswered(&error);
                 self.adopt_cached_children(ino)?;
                 let names = self.names.lock();
                 let node = names.directory(ino).ok_or(Error::NotFound)?;

@@ -52,6 +52,25 @@ async fn what_is_known_costs_one_wait_and_then_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_directory_that_cannot_be_moved_now_says_so_within_one_deadline() {
+    let (bucket, mount) = known_then(Fault::Hang).await;
+    let begun = Instant::now();
+    let error = mount.rename("d", "e").await.unwrap_err();
+    assert!(matches!(error, Error::Timeout | Error::Store(_)), "{error}");
+    assert!(begun.elapsed() <= Duration::from_secs(21), "{:?}: the look-ups, and the listing of what is in it", begun.elapsed());
+    assert!(mount.fs.degraded().is_some());
+    let begun = Instant::now();
+    mount.rename("d", "e").await.unwrap_err();
+    assert!(begun.elapsed() <= Duration::from_secs(6), "{:?}", begun.elapsed());
+    assert!(mount.exists("d/f0").await && mount.read("d/f1").await.unwrap() == b"known");
+    bucket.faults.clear();
+    sleep(Duration::from_secs(8)).await;
+    mount.rename("d", "e").await.unwrap();
+    mount.settle().await;
+    assert_eq!(bucket.keys(), ["e/f0", "e/f1", "e/f2"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_is_an_answer() {
     let (bucket, mount) = known_then(Fault::Error(ErrorKind::Unreachable)).await;
     assert!(mount.exists("d/f0").await);
