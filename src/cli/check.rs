@@ -41,8 +41,15 @@ fn check(path: &Path) -> Result<(), Failure> {
     let text = fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{shown}: can't read it: {error}")))?;
     // The file's own words: nothing of this shell's environment takes part.
     let none = |_: &str| None;
-    let around =
-        Surroundings { variable: &none, uid: 0, gid: 0, user: &config::user_id, group: &config::group_id, directory: Path::new("/") };
+    let around = Surroundings {
+        variable: &none,
+        uid: 0,
+        gid: 0,
+        user: &config::user_id,
+        group: &config::group_id,
+        account: &config::account,
+        directory: Path::new("/"),
+    };
     let mut mistakes = config::mistakes(&shown, &text, &around);
     let Some(last) = mistakes.pop() else {
         writeln!(io::stdout(), "{shown}: no mistake found")?;

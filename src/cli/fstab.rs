@@ -99,6 +99,7 @@ fn without_default<'a>(words: &[&'a str]) -> Vec<&'a str> {
 
 fn serve(config: Config, ready: background::Ready, reread: Reread) -> Result<ExitCode, Failure> {
     logging::start_unseen(&config)?;
+    daemon::run_as(&config.settings)?;
     let runtime = daemon::runtime()?;
     runtime.block_on(async {
         let daemon = Daemon::mount(config.settings).await?.rereading(reread);

@@ -61,6 +61,7 @@ pub fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    daemon::run_as(&config.settings)?;
     let runtime = daemon::runtime()?;
     runtime.block_on(async {
         let arguments = arguments.clone();
@@ -121,7 +122,15 @@ pub(super) fn resolve(url: &str, mountpoint: &Path, layers: &Layers, flags: VfsF
     let directory = std::env::current_dir()?;
     // SAFETY: neither call has arguments or can fail.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    let around = Surroundings { variable: &variable, uid, gid, user: &config::user_id, group: &config::group_id, directory: &directory };
+    let around = Surroundings {
+        variable: &variable,
+        uid,
+        gid,
+        user: &config::user_id,
+        group: &config::group_id,
+        account: &config::account,
+        directory: &directory,
+    };
     let mut config = config::resolve(url, mountpoint, layers, flags, &around)?;
     config.warnings.extend(secrets::exposed(&variable, config.settings.credentials_file.as_deref()));
     Ok(config)

@@ -49,6 +49,7 @@ fn sample(name: &str) -> &'static str {
         "profile" => "default",
         "cache-dir" => "/var/cache/mediafs/media",
         "free-space-floor" => "5%",
+        "run-as" => "mediafs",
         "uid" | "gid" => "www-data",
         "public-url-base" => "https://media.example.com",
         "metrics" => "9464",
@@ -88,10 +89,13 @@ const TABLES: &str = r#"
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::Account;
 
     fn found(text: &str) -> Vec<String> {
+        let account = |name: &str| (name == "mediafs").then(|| Account { name: name.into(), uid: 990, gid: 990 });
         let user = |name: &str| (name == "www-data").then_some(33);
-        let around = Surroundings { variable: &|_| None, uid: 0, gid: 0, user: &user, group: &user, directory: Path::new("/") };
+        let around =
+            Surroundings { variable: &|_| None, uid: 0, gid: 0, user: &user, group: &user, account: &account, directory: Path::new("/") };
         mistakes("m.toml", text, &around).iter().map(ToString::to_string).collect()
     }
 

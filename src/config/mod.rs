@@ -35,10 +35,10 @@ pub use layers::{Given, Layer, Layers, Origin};
 pub use mount_options::{MountOptionWords, VfsFlags, parse as parse_mount_options, remount};
 pub use options::{OPTIONS, OptionSpec};
 pub use target::{BucketUrl, Endpoint, bucket_url};
-pub use users::{group_id, user_id};
+pub use users::{account, group_id, user_id};
 pub use values::Floor;
 
-use crate::daemon::{FreeSpaceFloor, LogFormat, LogSettings, Settings};
+use crate::daemon::{Account, FreeSpaceFloor, LogFormat, LogSettings, Settings};
 use crate::fs::WriteMode;
 use crate::fuse::Passthrough;
 use crate::writer::OnConflict;
@@ -62,6 +62,8 @@ pub struct Surroundings<'a> {
     /// Numbers of users and groups by name.
     pub user: &'a dyn Fn(&str) -> Option<u32>,
     pub group: &'a dyn Fn(&str) -> Option<u32>,
+    /// Who a process can become, by name or number.
+    pub account: &'a dyn Fn(&str) -> Option<Account>,
     /// What relative paths are relative to.
     pub directory: &'a Path,
 }
@@ -101,10 +103,9 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, flags: VfsFlags, ar
         warnings.push(format!("--unsafe-symlinks: {what}; never on a mount that a web server serves"));
     }
     let identity = identity(endpoint.as_ref(), &target);
-    let cache_dir = match reader.path("cache-dir") {
-        Some(directory) => around.directory.join(directory),
-        None => default_cache_dir(&target.bucket, &identity, around)?,
-    };
+    let run_as = reader.account(around)?;
+    let cache_dir = cache_dir(&reader, &target.bucket, &identity, run_as.is_some(), around)?;
+    let (own_uid, own_gid) = run_as.as_ref().map_or((around.uid, around.gid), |account| (account.uid, account.gid));
     let mountpoint = around.directory.join(mountpoint);
     check_apart(&cache_dir, &mountpoint)?;
     let settings = Settings {
@@ -133,8 +134,9 @@ pub fn resolve(url: &str, mountpoint: &Path, words: &Layers, flags: VfsFlags, ar
         exclusive: reader.switch("exclusive")?,
         passthrough: reader.choice("passthrough", &[("read", Passthrough::Read), ("all", Passthrough::All), ("off", Passthrough::Off)])?,
         read_only: reader.switch("read-only")?,
-        uid: reader.id("uid", around.uid, around.user)?,
-        gid: reader.id("gid", around.gid, around.group)?,
+        run_as,
+        uid: reader.id("uid", own_uid, around.user)?,
+        gid: reader.id("gid", own_gid, around.group)?,
         umask: reader.parsed("umask", values::umask)?.unwrap_or(0o022),
         posix_metadata: reader.switch("posix-metadata")?,
         timeout: reader.timeout()?,
@@ -183,10 +185,14 @@ fn identity(endpoint: Option<&Endpoint>, target: &BucketUrl) -> String {
     format!("s3://{}/{} at {place}", target.bucket, target.prefix)
 }
 
-/// One directory for each identity, so that two mounts never meet in one.
-fn default_cache_dir(bucket: &str, identity: &str, around: &Surroundings) -> Result<PathBuf, ConfigError> {
+/// What was said, else one directory for each identity, so that two mounts never meet in one. `for_service`: root begins it,
+/// whoever goes on.
+fn cache_dir(reader: &Reader, bucket: &str, identity: &str, for_service: bool, around: &Surroundings) -> Result<PathBuf, ConfigError> {
+    if let Some(directory) = reader.path("cache-dir") {
+        return Ok(around.directory.join(directory));
+    }
     let variable = |name: &str| (around.variable)(name).filter(|value| value.starts_with('/')).map(PathBuf::from);
-    let base = if around.uid == 0 {
+    let base = if around.uid == 0 || for_service {
         Some(PathBuf::from("/var/cache"))
     } else {
         variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
@@ -274,6 +280,12 @@ impl Reader<'_> {
         id.ok_or_else(|| {
             error(format!("{given}: there is no {} of that name; write a name or a number", if name == "uid" { "user" } else { "group" }))
         })
+    }
+
+    fn account(&self, around: &Surroundings) -> Result<Option<Account>, ConfigError> {
+        let Some(given) = self.0.get("run-as") else { return Ok(None) };
+        let found = (around.account)(&given.text);
+        found.map(Some).ok_or_else(|| error(format!("{given}: there is no such user; make one (useradd --system), or name another")))
     }
 
     fn public_url_base(&self) -> Result<Option<String>, ConfigError> {

@@ -50,6 +50,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     switch("read-only", "Refuse every change"),
     switch("allow-other", "Let other users than the one who mounts use the files"),
+    takes("run-as", "USER", "", "Become this user, by name or number, who keeps the right to mount and no other; takes root"),
     takes("uid", "USER", "", "Owner of files that carry none, by name or number; the caller without it"),
     takes("gid", "GROUP", "", "Group of files that carry none, by name or number; the caller's without it"),
     takes("umask", "OCTAL", "022", "Permissions taken from files and directories that carry none"),

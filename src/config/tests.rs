@@ -7,7 +7,16 @@ fn with(url: &str, flags: &[(&'static str, &str)], environment: &[(&str, &str)],
     let environment: HashMap<String, String> = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let variable = |name: &str| environment.get(name).cloned();
     let by_name = |name: &str| (name == "www-data").then_some(33);
-    let around = Surroundings { variable: &variable, uid, gid: uid, user: &by_name, group: &by_name, directory: Path::new("/home/u") };
+    let account = |name: &str| (name == "media").then(|| Account { name: name.into(), uid: 990, gid: 991 });
+    let around = Surroundings {
+        variable: &variable,
+        uid,
+        gid: uid,
+        user: &by_name,
+        group: &by_name,
+        account: &account,
+        directory: Path::new("/home/u"),
+    };
     let layers = Layers(vec![Layer::new(&Origin::Flag, flags.iter().copied()), Layer::environment(&variable)]);
     resolve(url, Path::new("/srv/media"), &layers, VfsFlags::default(), &around)
 }
@@ -53,6 +62,7 @@ fn every_option_can_be_set() {
         ("passthrough", "all"),
         ("read-only", "yes"),
         ("allow-other", "on"),
+        ("run-as", "media"),
         ("uid", "www-data"),
         ("gid", "1000"),
         ("umask", "077"),

@@ -13,6 +13,7 @@
 //! service   sd_notify, the watchdog
 //! signals   SIGTERM and its like
 //! process   umask, limits, core dumps, disk size
+//! privileges from root to another user
 //! ```
 //!
 //! The end is the same whoever asks for it: nothing new is taken, what is written goes up for as long as the drain may
@@ -24,6 +25,7 @@ mod history;
 mod keeper;
 mod layers;
 mod monitor;
+mod privileges;
 mod process;
 mod reload;
 mod service;
@@ -45,9 +47,10 @@ use tracing::{info, warn};
 
 pub use cost::{Billed, Cost, Prices};
 pub use layers::{Bucket, REACHED, answering_bucket, store_config, writer_config};
+pub use privileges::run_as;
 pub use process::floor_bytes;
 pub use reload::Reread;
-pub use settings::{FreeSpaceFloor, LogFormat, LogSettings, Settings};
+pub use settings::{Account, FreeSpaceFloor, LogFormat, LogSettings, Settings};
 pub use signals::{Asked, Signals};
 pub use status::{Degraded, FailedFile, Report, STATUS_ATTRIBUTE, bytes_text};
 

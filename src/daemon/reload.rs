@@ -100,6 +100,7 @@ fn compare(old: &Settings, new: &Settings) -> Changes {
         ("passthrough", old.passthrough != new.passthrough),
         ("read-only", old.read_only != new.read_only),
         ("allow-other", old.allow_other != new.allow_other),
+        ("run-as", old.run_as != new.run_as),
         ("uid", old.uid != new.uid),
         ("gid", old.gid != new.gid),
         ("umask", old.umask != new.umask),

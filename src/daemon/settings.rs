@@ -21,6 +21,15 @@ pub enum FreeSpaceFloor {
     Percent(u8),
 }
 
+/// A user whom the daemon can become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub name: String,
+    pub uid: u32,
+    /// Its own group.
+    pub gid: u32,
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How the mount is named: `s3://BUCKET/PREFIX`.
@@ -55,6 +64,8 @@ pub struct Settings {
     pub exclusive: bool,
     pub passthrough: Passthrough,
     pub read_only: bool,
+    /// Who the daemon becomes, beginning as root.
+    pub run_as: Option<Account>,
     pub uid: u32,
     pub gid: u32,
     pub umask: u32,

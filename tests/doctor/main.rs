@@ -46,7 +46,15 @@ impl Setup {
         let given = given.into_iter().filter(|(name, _)| options.iter().all(|(other, _)| other != name)).chain(options.iter().copied());
         let words = Layers(vec![Layer::new(&Origin::Flag, given)]);
         let none = |_: &str| None;
-        let around = Surroundings { variable: &none, uid: 0, gid: 0, user: &|_| None, group: &|_| None, directory: Path::new("/") };
+        let around = Surroundings {
+            variable: &none,
+            uid: 0,
+            gid: 0,
+            user: &|_| None,
+            group: &|_| None,
+            account: &|_| None,
+            directory: Path::new("/"),
+        };
         let mut settings =
             config::resolve(url, Path::new("/proc/mediafs"), &words, VfsFlags::default(), &around).expect("settings").settings;
         settings.credentials = Some(StaticCredentials::new("mediafs", "mediafs-secret"));

@@ -120,7 +120,15 @@ pub fn config(input: &[u8]) {
     let told = |error: String| assert!(!error.contains('\n') && !error.is_empty(), "{error:?}");
     let file = Layer::file("m.toml", &text).map_err(|error| told(error.to_string()));
     let words = config::parse_mount_options(text.lines()).map_err(|error| told(error.to_string()));
-    let around = Surroundings { variable: &|_| None, uid: 1, gid: 1, user: &|_| None, group: &|_| None, directory: Path::new("/") };
+    let around = Surroundings {
+        variable: &|_| None,
+        uid: 1,
+        gid: 1,
+        user: &|_| None,
+        group: &|_| None,
+        account: &|_| None,
+        directory: Path::new("/"),
+    };
     let environment =
         Layer::environment(&|name| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=').map(str::to_owned)));
     let layers =
