@@ -234,6 +234,21 @@ need_cargo_deb() {
     cargo install -q --locked --root "$DEV" --target-dir "$DEV/build-deb" "cargo-deb@$CARGO_DEB_VERSION" && rm -rf "$DEV/build-deb"
 }
 
+# A Debian 12 with systemd, for the package. False where it can't be had: only root makes one, and its packages come by network.
+need_debian() {
+  export MEDIAFS_TEST_DEBIAN=$DEV/debian-12
+  [ -e "$MEDIAFS_TEST_DEBIAN/usr/bin/systemctl" ] && return
+  [ "$(id -u)" -eq 0 ] || return
+  have debootstrap || apt_install debootstrap
+  say "a Debian 12 of its own: a few minutes"
+  local load=$DEV/debian-12.new
+  rm -rf --one-file-system "$load"
+  timeout 600 debootstrap --variant=minbase --include=systemd,systemd-sysv,fuse3,ca-certificates,procps bookworm "$load" \
+    http://deb.debian.org/debian >"$DEV/debootstrap.log" 2>&1 || return
+  rm -rf "$load"/var/cache/apt/archives/*.deb
+  mv "$load" "$MEDIAFS_TEST_DEBIAN"
+}
+
 # gunicorn and what the example is compared with, into the same virtual environment; nginx and a browser.
 need_example() {
   need_python

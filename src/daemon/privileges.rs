@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::Path;
 
 use super::settings::{Account, Settings};
+use crate::journal::make_above;
 
 /// The number of CAP_SYS_ADMIN.
 const SYS_ADMIN: libc::c_ulong = 21;
@@ -66,9 +67,7 @@ fn give_directory(account: &Account, directory: &Path) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
     } else {
-        if let Some(above) = directory.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(above)?;
-        }
+        make_above(directory)?;
         DirBuilder::new().mode(0o700).create(directory)?;
     }
     // A link that somebody put there meanwhile leads nowhere.
@@ -139,7 +138,7 @@ mod tests {
         let facts = |path: &Path| fs::metadata(path).map(|facts| (facts.uid(), facts.mode() & 0o777)).unwrap();
         let made = parent.path().join("var/cache/x");
         give_directory(&account(65_534), &made).unwrap();
-        assert_eq!((facts(&made), facts(made.parent().unwrap())), ((65_534, 0o700), (0, 0o755)));
+        assert_eq!((facts(&made), facts(made.parent().unwrap())), ((65_534, 0o700), (0, 0o711)));
         give_directory(&account(65_534), &made).unwrap();
         let empty = parent.path().join("empty");
         fs::create_dir(&empty).unwrap();

@@ -123,7 +123,18 @@ fn make(directory: &Path) -> io::Result<()> {
         }
         return Ok(());
     }
+    make_above(directory)?;
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// What is above a cache directory can be entered, for the mounts of other users, and not listed; whatever the process's umask.
+pub fn make_above(directory: &Path) -> io::Result<()> {
+    let Some(above) = directory.parent().filter(|above| !above.as_os_str().is_empty() && !above.is_dir()) else { return Ok(()) };
+    make_above(above)?;
+    match DirBuilder::new().mode(0o700).create(above) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| std::fs::set_permissions(above, Permissions::from_mode(0o711))),
+    }
 }
 
 fn held(directory: &Path, file: &mut File) -> Error {
@@ -177,7 +188,7 @@ mod tests {
         assert!(error.contains(&format!("{}", directory.display())) && error.contains(&std::process::id().to_string()), "{error}");
         drop(lock);
         let _lock = DirectoryLock::acquire(&directory).unwrap();
-        assert_eq!((mode(&directory), mode(&directory.join(FILE))), (0o700, 0o600));
+        assert_eq!((mode(&directory), mode(&directory.join(FILE)), mode(&parent.path().join("a"))), (0o700, 0o600, 0o711));
     }
 
     #[test]

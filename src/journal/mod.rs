@@ -59,7 +59,7 @@ use crate::types::{ETag, FileId, Key, ObjectHeaders, Span, Version};
 
 use database::explain;
 use learned::Learned;
-pub use lock::DirectoryLock;
+pub use lock::{DirectoryLock, make_above};
 use reserve::Reserve;
 pub use salvage::{Salvage, replace, salvage};
 use seal::Total;
