@@ -243,7 +243,7 @@ need_debian() {
   say "a Debian 12 of its own: a few minutes"
   local load=$DEV/debian-12.new
   rm -rf --one-file-system "$load"
-  timeout 600 debootstrap --variant=minbase --include=systemd,systemd-sysv,fuse3,ca-certificates,procps bookworm "$load" \
+  timeout 300 debootstrap --variant=minbase --include=systemd,systemd-sysv,fuse3,ca-certificates,procps bookworm "$load" \
     http://deb.debian.org/debian >"$DEV/debootstrap.log" 2>&1 || return
   rm -rf "$load"/var/cache/apt/archives/*.deb
   mv "$load" "$MEDIAFS_TEST_DEBIAN"
