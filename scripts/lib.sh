@@ -161,7 +161,7 @@ need_xfstests() {
   need_packages xfs_io:xfsprogs automake libtoolize:libtool libtool:libtool-bin autoconf pkg-config make bc gawk getfattr:attr \
     setfacl:acl quota fio killall:psmisc uuidgen:uuid-runtime perl unshare:util-linux
   local header
-  for header in xfs/xfs.h:xfslibs-dev uuid/uuid.h:uuid-dev sys/acl.h:libacl1-dev attr/attributes.h:libattr1-dev libaio.h:libaio-dev; do
+  for header in xfs/xfs.h:xfslibs-dev uuid/uuid.h:uuid-dev sys/acl.h:libacl1-dev attr/attributes.h:libattr1-dev libaio.h:libaio-dev sys/capability.h:libcap-dev; do
     [ -e "/usr/include/${header%%:*}" ] || apt_install "${header##*:}"
   done
   mkdir "$MEDIAFS_TEST_XFSTESTS"

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::Failure;
 use crate::config::Config;
@@ -107,7 +108,8 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::new(directives(&settings.level));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    // At level debug each call and each upload has a line at its end, with the time that it worked and that it waited.
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(FmtSpan::CLOSE).with_writer(writer);
     let set_level: SetLevel = match settings.format {
         LogFormat::Text => {
             let lines = lines.with_target(false).with_ansi(colours).with_filter_reloading();

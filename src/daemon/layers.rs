@@ -58,6 +58,8 @@ struct Memory {
     parts_bytes: u64,
     /// Reads that the cache has no room for.
     reads_bytes: u64,
+    /// A listing on its way into the tree: about 300,000 names at 128 MiB. While one is as long as that, hardly anything else is under way.
+    listing_bytes: u64,
 }
 
 /// The program, its threads' buffers, the journal's pages, and the names of some ten thousand files.
@@ -66,7 +68,7 @@ const PROGRAM_BYTES: u64 = 32 << 20;
 impl Memory {
     fn of(limit_bytes: u64) -> Self {
         let left = limit_bytes.saturating_sub(PROGRAM_BYTES);
-        Self { parts_bytes: left / 2, reads_bytes: left / 4 }
+        Self { parts_bytes: left / 2, reads_bytes: left / 4, listing_bytes: limit_bytes / 2 }
     }
 }
 
@@ -252,6 +254,7 @@ pub fn fs_config(settings: &Settings) -> FsConfig {
         unsafe_symlinks: settings.unsafe_symlinks,
         timeout: settings.timeout,
         passthrough_room_bytes: PASSTHROUGH_ROOM_BYTES,
+        listing_bytes: Memory::of(settings.memory_limit_bytes).listing_bytes,
         public_url_base: settings.public_url_base.clone(),
         r2: settings.r2,
         rules: Arc::clone(&settings.rules),

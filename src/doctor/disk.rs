@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use super::report::{Sheet, Step};
 use crate::daemon::{REACHED, bytes_text};
-use crate::journal::{DirectoryLock, salvage};
+use crate::journal::{DirectoryLock, Exposure, exposure, salvage};
 
-pub const STEPS: [Step; 5] = [Step::CacheOwner, Step::CacheDirectory, Step::CacheFileSystem, Step::CacheSpeed, Step::CacheSpace];
+pub const STEPS: [Step; 6] =
+    [Step::CacheOwner, Step::CacheExposure, Step::CacheDirectory, Step::CacheFileSystem, Step::CacheSpeed, Step::CacheSpace];
 
 /// Written and synced several times, as the journal is; the middle one counts.
 const SYNCS: usize = 5;
@@ -48,6 +49,8 @@ pub struct Facts {
     /// The directory, or the nearest one above it that exists.
     pub place: PathBuf,
     pub owner: Owner,
+    /// Who else could put files of his own there.
+    pub exposure: Option<Exposure>,
     /// Of the probe: the time of a sync in milliseconds.
     pub sync: Result<f64, String>,
     pub file_system: String,
@@ -56,12 +59,14 @@ pub struct Facts {
     pub used_bytes: u64,
 }
 
-pub fn look(directory: &Path) -> io::Result<Facts> {
+/// `run_as`: the user that a mount becomes; this one without it.
+pub fn look(directory: &Path, run_as: Option<u32>) -> io::Result<Facts> {
     let place = directory.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("/")).to_owned();
     let exists = place == directory;
     let (file_system, free_bytes) = file_system(&place)?;
     Ok(Facts {
         owner: if exists { owner(directory) } else { Owner::Nobody },
+        exposure: exposure(directory, user_of(directory, run_as))?,
         sync: probe(&place).map_err(|error| error.to_string()),
         used_bytes: if exists { used(directory) } else { 0 },
         directory: directory.to_owned(),
@@ -71,13 +76,24 @@ pub fn look(directory: &Path) -> io::Result<Facts> {
     })
 }
 
+/// Whose the directory will be: one of root's that is empty goes to the user whom root becomes.
+fn user_of(directory: &Path, run_as: Option<u32>) -> u32 {
+    // SAFETY: geteuid has no arguments and can't fail.
+    let me = unsafe { libc::geteuid() };
+    let is_given = fs::metadata(directory).is_ok_and(|facts| facts.uid() == 0) && names(directory) == 0;
+    run_as.filter(|_| !is_given).unwrap_or(me)
+}
+
+fn names(directory: &Path) -> usize {
+    fs::read_dir(directory).map(|entries| entries.filter_map(Result::ok).count()).unwrap_or_default()
+}
+
 fn owner(directory: &Path) -> Owner {
-    let names = || fs::read_dir(directory).map(|entries| entries.filter_map(Result::ok).count()).unwrap_or_default();
     match DirectoryLock::acquire_unchanged(directory) {
         // Free again at once: a mount that starts meanwhile must not be refused.
         Ok(lock) => {
             if lock.is_none() {
-                return if names() == 0 { Owner::Nobody } else { Owner::Strangers };
+                return if names(directory) == 0 { Owner::Nobody } else { Owner::Strangers };
             }
         }
         Err(error) => {
@@ -90,7 +106,7 @@ fn owner(directory: &Path) -> Owner {
             (Some(bucket), None) => Owner::Bucket(bucket.to_owned()),
             (None, None) => Owner::Nobody,
             // A lock alone is what a mount that never reached its bucket leaves.
-            (None, Some(_)) if names() <= 1 => Owner::Nobody,
+            (None, Some(_)) if names(directory) <= 1 => Owner::Nobody,
             (_, Some(damage)) => Owner::Damaged(damage.clone()),
         },
         Err(error) => Owner::Damaged(error.to_string()),
@@ -168,6 +184,11 @@ fn used(directory: &Path) -> u64 {
 /// `identity` is what a mount would call its bucket; the floor is what it leaves free.
 pub fn judge(facts: &Facts, identity: &str, cache_bytes: u64, floor_bytes: u64, sheet: &mut Sheet<'_>) {
     owner_judged(facts, identity, sheet);
+    match &facts.exposure {
+        None => sheet.pass(Step::CacheExposure, "only this user and root can write there"),
+        Some(found) if found.is_refused => sheet.fail(Step::CacheExposure, &found.what, &found.fix),
+        Some(found) => sheet.warn(Step::CacheExposure, &found.what, &found.fix),
+    }
     let place = facts.place.display();
     match &facts.sync {
         Ok(_) => sheet.pass(Step::CacheDirectory, format!("{}", facts.directory.display())),

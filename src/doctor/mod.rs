@@ -186,11 +186,12 @@ async fn credentials(bench: &Bench, sheet: &mut Sheet<'_>) -> bool {
 
 async fn local(settings: &Settings, places: &Places, sheet: &mut Sheet<'_>) {
     let (places, directory) = (places.clone(), settings.cache_dir.clone());
+    let run_as = settings.run_as.as_ref().map(|account| account.uid);
     match timeout(STEP_TIME, spawn_blocking(move || machine::look(&places))).await {
         Ok(Ok(facts)) => machine::judge(&facts, settings.allow_other, sheet),
         _ => sheet.skip_rest(&machine::STEPS, "this machine did not answer in time"),
     }
-    match timeout(STEP_TIME, spawn_blocking(move || disk::look(&directory))).await {
+    match timeout(STEP_TIME, spawn_blocking(move || disk::look(&directory, run_as))).await {
         Ok(Ok(Ok(facts))) => {
             let floor = floor_bytes(settings.free_space_floor, &facts.place).unwrap_or_default();
             disk::judge(&facts, &settings.identity, settings.cache_size_bytes, floor, sheet);

@@ -31,6 +31,7 @@ pub enum Step {
     OpenFiles,
     Updatedb,
     CacheOwner,
+    CacheExposure,
     CacheDirectory,
     CacheFileSystem,
     CacheSpeed,
@@ -39,7 +40,7 @@ pub enum Step {
 
 impl Step {
     /// All of them, in their order.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Dns,
         Self::Tcp,
         Self::Tls,
@@ -68,6 +69,7 @@ impl Step {
         Self::OpenFiles,
         Self::Updatedb,
         Self::CacheOwner,
+        Self::CacheExposure,
         Self::CacheDirectory,
         Self::CacheFileSystem,
         Self::CacheSpeed,
@@ -105,6 +107,7 @@ impl Step {
             Self::OpenFiles => ("this machine", "open files"),
             Self::Updatedb => ("this machine", "updatedb"),
             Self::CacheOwner => ("cache directory", "belongs here"),
+            Self::CacheExposure => ("cache directory", "private"),
             Self::CacheDirectory => ("cache directory", "writable"),
             Self::CacheFileSystem => ("cache directory", "file system"),
             Self::CacheSpeed => ("cache directory", "speed"),

@@ -11,6 +11,7 @@ use super::cause::About;
 use super::report::{Finding, Outcome, Sheet, Step};
 use super::scratch::Scratch;
 use super::{behaviour, disk, machine, rights};
+use crate::journal::Exposure;
 use crate::store::fault::{Fault, FaultStore, Faults, Rule};
 use crate::store::memory::MemoryStore;
 use crate::store::{
@@ -82,6 +83,7 @@ fn good_disk() -> disk::Facts {
         directory: PathBuf::from("/c/x"),
         place: PathBuf::from("/c"),
         owner: disk::Owner::Nobody,
+        exposure: None,
         sync: Ok(0.8),
         file_system: "ext4".into(),
         free_bytes: 100 * GIB,
@@ -125,6 +127,12 @@ fn each_fault_of_the_cache_directory_has_its_fix() {
         let mut facts = good_disk();
         change(&mut facts);
         assert_says(&findings(|sheet| disk::judge(&facts, OURS, 10 * GIB, GIB, sheet)), step, outcome, what, fix);
+    }
+    let exposed = |is_refused| Some(Exposure { what: "user 7 may".into(), fix: "give a --cache-dir".into(), is_refused });
+    for (is_refused, outcome) in [(true, Outcome::Failed), (false, Outcome::Warning)] {
+        let facts = disk::Facts { exposure: exposed(is_refused), ..good_disk() };
+        let found = findings(|sheet| disk::judge(&facts, OURS, 10 * GIB, GIB, sheet));
+        assert_says(&found, Step::CacheExposure, outcome, "user 7 may", "--cache-dir");
     }
     let tiny = findings(|sheet| disk::judge(&good_disk(), OURS, 1 << 20, GIB, sheet));
     assert_says(&tiny, Step::CacheSpace, Outcome::Warning, "tiny", "--cache-size");

@@ -39,7 +39,8 @@ impl Fs {
 
     async fn list_below(&self, key: &Key) -> Result<Vec<ListedObject>> {
         let mut objects = Vec::new();
-        let mut pages = Pages::new(ListRequest { prefix: key.as_str().into(), ..ListRequest::default() });
+        let request = ListRequest { prefix: key.as_str().into(), ..ListRequest::default() };
+        let mut pages = Pages::kept(request, self.config.listing_bytes);
         while let Some(page) = pages.next(&self.store).await? {
             objects.extend(page.objects.into_iter().filter(|object| object.key == *key || object.key.is_below(key)));
         }

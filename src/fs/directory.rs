@@ -235,7 +235,8 @@ impl Fs {
 
     async fn list(&self, key: &Key) -> Result<Listing> {
         let mut listing = Listing::default();
-        let mut pages = Pages::new(ListRequest { prefix: key.as_str().into(), by_directory: true, ..ListRequest::default() });
+        let request = ListRequest { prefix: key.as_str().into(), by_directory: true, ..ListRequest::default() };
+        let mut pages = Pages::kept(request, self.config.listing_bytes);
         while let Some(page) = pages.next(&self.store).await? {
             listing.add(key, &page);
         }

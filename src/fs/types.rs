@@ -161,6 +161,8 @@ pub struct FsConfig {
     pub timeout: Duration,
     /// Where the cache has less room than this, nobody writes past the daemon.
     pub passthrough_room_bytes: u64,
+    /// The most memory that a listing may take on its way.
+    pub listing_bytes: u64,
     /// For `user.mediafs.url`.
     pub public_url_base: Option<String>,
     /// Cloudflare R2: more metadata and fewer storage classes than S3.

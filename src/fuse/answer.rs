@@ -21,7 +21,7 @@ use fuser::Errno;
 use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tracing::error;
+use tracing::{Instrument, Level, Span, enabled, error};
 
 use super::errno::{self, Asked};
 use crate::error::{Error, Result};
@@ -58,13 +58,16 @@ impl Answers {
         R: FnOnce(std::result::Result<T, Errno>) + Send + 'static,
     {
         let mut operation = Box::pin(operation);
+        let span = asked.span();
+        let within = span.enter();
         // Operations spawn tasks and make timers: both need to know the runtime.
         let _inside = self.runtime.enter();
         match catch_unwind(AssertUnwindSafe(|| poll_once(operation.as_mut()))) {
             Ok(Poll::Ready(result)) => reply(result.map_err(|error| errno::log(&asked, &error))),
             Ok(Poll::Pending) => {
                 let answers = self.clone();
-                self.runtime.spawn(async move { reply(answers.wait(&asked, patience, operation).await) });
+                drop(within);
+                self.runtime.spawn(async move { reply(answers.wait(&asked, patience, operation).await) }.instrument(span));
             }
             Err(panic) => reply(Err(bug(&asked, panic.as_ref()))),
         }
@@ -77,6 +80,8 @@ impl Answers {
         operation: impl FnOnce() -> Option<Result<T>>,
     ) -> Option<std::result::Result<T, Errno>> {
         let _inside = self.runtime.enter();
+        let span = if enabled!(Level::DEBUG) { asked().span() } else { Span::none() };
+        let _within = span.enter();
         match catch_unwind(AssertUnwindSafe(operation)) {
             Ok(result) => result.map(|result| result.map_err(|error| errno::log(&asked(), &error))),
             Err(panic) => Some(Err(bug(&asked(), panic.as_ref()))),

@@ -33,6 +33,11 @@ impl Asked {
         Self { operation, ino, name: Some(name.to_owned()) }
     }
 
+    /// What is logged while it is answered, requests to the bucket above all, is told with it at level debug.
+    pub fn span(&self) -> tracing::Span {
+        tracing::debug_span!("call", operation = self.operation, ino = self.ino, name = self.name())
+    }
+
     /// Names come from other programs: Debug escapes what a terminal would obey.
     fn name(&self) -> String {
         self.name.as_ref().map_or_else(String::new, |name| format!("{name:?}"))

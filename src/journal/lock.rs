@@ -5,10 +5,12 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+
+use super::exposure::exposure;
 
 const FILE: &str = "lock";
 /// Comes after the pid.
@@ -28,9 +30,14 @@ impl DirectoryLock {
             Error::Disk(io::Error::new(error.kind(), text))
         };
         make(directory).map_err(|error| failed("can't make", error))?;
-        if let Some(why) = whose(directory).map_err(|error| failed("can't look at", error))? {
-            let text = format!("{why}: whoever that is could put files of his own there; give a --cache-dir that is only yours");
-            return Err(Error::Disk(io::Error::new(io::ErrorKind::PermissionDenied, text)));
+        // SAFETY: geteuid has no arguments and can't fail.
+        let me = unsafe { libc::geteuid() };
+        match exposure(directory, me).map_err(|error| failed("can't look at", error))? {
+            Some(found) if found.is_refused => {
+                let text = format!("{}: {}", found.what, found.fix);
+                return Err(Error::Disk(io::Error::new(io::ErrorKind::PermissionDenied, text)));
+            }
+            _ => {}
         }
         let path = directory.join(FILE);
         let mut options = OpenOptions::new();
@@ -85,32 +92,6 @@ impl DirectoryLock {
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
-}
-
-/// Why others than this user could put something into the directory, or another one in its place; None where nobody can.
-fn whose(directory: &Path) -> io::Result<Option<String>> {
-    // SAFETY: geteuid has no arguments and can't fail.
-    let me = unsafe { libc::geteuid() };
-    let (link, facts) = (std::fs::symlink_metadata(directory)?, std::fs::metadata(directory)?);
-    let shown = directory.display();
-    if link.file_type().is_symlink() && ![0, me].contains(&link.uid()) {
-        return Ok(Some(format!("{shown} is a link that user {} made", link.uid())));
-    }
-    if facts.uid() != me {
-        return Ok(Some(format!("{shown} belongs to user {}, and this is user {me}", facts.uid())));
-    }
-    if facts.mode() & 0o022 != 0 {
-        return Ok(Some(format!("others may write into {shown} (mode 0{:o})", facts.mode() & 0o7777)));
-    }
-    let place = std::fs::canonicalize(directory)?;
-    for above in place.ancestors().skip(1) {
-        let mode = std::fs::metadata(above)?.mode();
-        // Where the sticky bit is set, as in /tmp, everybody's own stays his own.
-        if mode & 0o1002 == 0o002 {
-            return Ok(Some(format!("everybody may replace {shown}, because of the mode of {} (0{:o})", above.display(), mode & 0o7777)));
-        }
-    }
-    Ok(None)
 }
 
 /// A directory that was there keeps its mode, unless it is empty: `--cache-dir /tmp` must not close /tmp to others.

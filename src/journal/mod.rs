@@ -9,7 +9,7 @@
 //! - `learned`: headers of object versions, in a file of its own that may be lost.
 //! - `flush`: the log to the disk between two syncs.
 //! - `session`: did the last session, or the machine, end in good order?
-//! - `lock`: one daemon to one cache directory.
+//! - `lock`: one daemon to one cache directory. `exposure`: who else could put files there.
 //!
 //! Invariants:
 //! - A commit is one `write(2)` to the WAL: it outlives the process at once (kill -9), and a power cut from the next
@@ -23,6 +23,7 @@
 
 mod changes;
 mod database;
+mod exposure;
 mod flush;
 mod freed;
 mod learned;
@@ -58,13 +59,14 @@ use crate::store::{Condition, Part, UploadId};
 use crate::types::{ETag, FileId, Key, ObjectHeaders, Span, Version};
 
 use database::explain;
+pub use exposure::{Exposure, exposure};
 use learned::Learned;
 pub use lock::{DirectoryLock, make_above};
 use reserve::Reserve;
 pub use salvage::{Salvage, replace, salvage};
 use seal::Total;
 use tables::{META, SYMLINK};
-use tail::{Found, Record, Tail};
+use tail::Tail;
 
 /// What the bucket shall hold under one key and doesn't yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,7 +231,7 @@ impl Journal {
         count_pages(&mut connection, &log_pages).map_err(|e| explain(&path, e))?;
         let mut journal = Journal {
             directory: directory.to_owned(),
-            main: Mutex::new(Main { connection, total, tail: open_tail(directory, &tail, total, boot) }),
+            main: Mutex::new(Main { connection, total, tail: Tail::begin(directory, &tail, total.commits, boot) }),
             second: Mutex::new(second),
             learned: Learned::open(directory)?,
             commits: AtomicU64::new(1),
@@ -489,12 +491,4 @@ fn is_full(error: &rusqlite::Error) -> bool {
     use rusqlite::ffi;
     let full = [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE];
     error.sqlite_error().is_some_and(|cause| full.contains(&cause.extended_code))
-}
-
-/// A start doesn't fail for want of it: a full disk must not keep what is here from being sent.
-fn open_tail(directory: &Path, found: &Found, total: Total, boot: u64) -> Option<Tail> {
-    let synced = if let Found::Record(record) = found { record.synced } else { 0 };
-    let record = Record { acknowledged: total.commits, synced: synced.min(total.commits), boot };
-    let opened = Tail::open(directory, record);
-    opened.inspect_err(|error| tracing::warn!(%error, "{} can't be written: a damaged journal may not be noticed", tail::FILE)).ok()
 }

@@ -91,7 +91,15 @@ pub struct Tail {
 }
 
 impl Tail {
-    pub fn open(directory: &Path, record: Record) -> io::Result<Tail> {
+    /// Of a journal with so many commits, beside which this was found. A start doesn't fail for want of it: a full disk must
+    /// not keep what is here from being sent.
+    pub fn begin(directory: &Path, found: &Found, commits: u64, boot: u64) -> Option<Tail> {
+        let synced = if let Found::Record(record) = found { record.synced } else { 0 };
+        let opened = Tail::open(directory, Record { acknowledged: commits, synced: synced.min(commits), boot });
+        opened.inspect_err(|error| tracing::warn!(%error, "{FILE} can't be written: a damaged journal may not be noticed")).ok()
+    }
+
+    fn open(directory: &Path, record: Record) -> io::Result<Tail> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join(FILE))?;
         let tail = Tail { file, record, failing: false };
         tail.file.write_all_at(&record.encode(), 0)?;

@@ -31,6 +31,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::cache::LocalFile;
 use crate::error::{Error, Result};
@@ -231,7 +232,8 @@ impl Shared {
     fn start(self: &Arc<Self>, file: &Arc<LocalFile>, base: &Version, want: &Span, reach: &Span, urgent: bool) -> Awaited {
         let (landings, awaited) = self.flights.join(file, want, reach, urgent);
         for landing in landings {
-            self.runtime.spawn(fetch::fly(Arc::clone(self), Arc::clone(file), base.clone(), landing));
+            let fetching = fetch::fly(Arc::clone(self), Arc::clone(file), base.clone(), landing);
+            self.runtime.spawn(fetching.in_current_span());
         }
         awaited
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use tracing::Instrument;
 
 use super::failure::Failure;
 use super::fetch::collect;
@@ -145,7 +146,7 @@ impl Buffer {
         let length = if memory.is_some() { wanted.max(ahead) } else { wanted }.min(BUFFER_LIMIT_BYTES);
         let span = want.start..(want.start + length).min(version.size);
         let task = collect(Arc::clone(shared), Arc::clone(file), version.clone(), span.clone());
-        let bytes = shared.runtime.spawn(task).await.unwrap_or(Err(Failure::Ended))?;
+        let bytes = shared.runtime.spawn(task.in_current_span()).await.unwrap_or(Err(Failure::Ended))?;
         *self = Self { version: Some(version.clone()), start: span.start, bytes, ahead, _memory: memory };
         Ok(())
     }

@@ -8,10 +8,6 @@ use crate::types::Key;
 /// Ten million names on full pages.
 const PAGES_MOST: u64 = 10_000;
 
-/// Of names and what is kept with them. Room for about a million of usual length; more in one directory would take more
-/// memory than a machine that serves media has to spare.
-const LISTED_MOST_BYTES: u64 = 256 << 20;
-
 /// What a listed object takes beside its key: ETag, size, time.
 const OBJECT_BYTES: u64 = 160;
 
@@ -47,11 +43,18 @@ pub struct Pages {
     request: Option<ListRequest>,
     circle: Circle,
     bytes: u64,
+    most_bytes: u64,
 }
 
 impl Pages {
+    /// For pages that are let go one by one.
     pub fn new(request: ListRequest) -> Self {
-        Self { request: Some(request), circle: Circle::default(), bytes: 0 }
+        Self::kept(request, u64::MAX)
+    }
+
+    /// For pages that are kept together, and may take so much memory.
+    pub fn kept(request: ListRequest, most_bytes: u64) -> Self {
+        Self { request: Some(request), circle: Circle::default(), bytes: 0, most_bytes }
     }
 
     /// None after the last page. Errors: the store's; `NotS3` for a listing that can't be true, `TooLarge` for one that
@@ -69,8 +72,8 @@ impl Pages {
             None => self.request = None,
             Some(token) if self.circle.closes_at(token) => return failed(ErrorKind::NotS3, "the store's listing goes in circles"),
             Some(_) if self.circle.is_too_long() => return failed(ErrorKind::NotS3, "the store's listing does not end"),
-            Some(_) if self.bytes > LISTED_MOST_BYTES => {
-                return failed(ErrorKind::TooLarge, "more names than can be held, about a million");
+            Some(_) if self.bytes > self.most_bytes => {
+                return failed(ErrorKind::TooLarge, "more names than may be held in memory: give a larger --memory-limit");
             }
             Some(token) => request.token = Some(token.clone()),
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
+use tracing::{Span, debug_span};
 
 use super::entry::Entry;
 use super::{Shared, ahead, backoff, conflict, copy, cycle, delete, directory, finish, inline, mark, source, upload};
@@ -60,6 +61,18 @@ pub enum Step {
     Localise(Job),
     /// Up to 1,000.
     Delete(Vec<Job>),
+}
+
+impl Step {
+    /// What is logged on the way is told with it at level debug.
+    pub fn span(&self) -> Span {
+        match self {
+            Self::Run(job) => debug_span!("send", key = %job.key, flight = job.number),
+            Self::Ahead(job) => debug_span!("send ahead", key = %job.key, flight = job.number),
+            Self::Localise(job) => debug_span!("localise", key = %job.key, flight = job.number),
+            Self::Delete(jobs) => debug_span!("delete", keys = jobs.len()),
+        }
+    }
 }
 
 /// What an operation did.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Instrument;
 
 use super::{Shared, ahead, flight, orphans};
 
@@ -20,7 +21,8 @@ pub async fn run(shared: Arc<Shared>) {
     loop {
         let picked = shared.pick(Instant::now());
         for step in picked.steps {
-            tasks.spawn(flight::fly(shared.clone(), step));
+            let span = step.span();
+            tasks.spawn(flight::fly(shared.clone(), step).instrument(span));
         }
         while tasks.try_join_next().is_some() {}
         tokio::select! {

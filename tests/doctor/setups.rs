@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 
 use mediafs::doctor::{Grant, Outcome, Report, Step};
 use mediafs::emulator::{Emulator, EmulatorConfig, Fault, Rule};
@@ -33,6 +34,7 @@ async fn where_all_is_well_nothing_fails_and_nothing_stays() {
         (Step::Rules, "not R2"),
         (Step::Delete, "are gone"),
         (Step::CacheOwner, "new"),
+        (Step::CacheExposure, "only this user"),
     ] {
         assert_finding(&report, step, Outcome::Passed, what, "");
     }
@@ -222,6 +224,17 @@ async fn cache_directories_of_others() {
     drop(Journal::open(&ours.path("cache"), &ours.settings.identity).expect("journal"));
     drop(lock);
     assert_finding(&ours.examined().await, Step::CacheOwner, Outcome::Passed, "this bucket", "");
+}
+
+#[tokio::test]
+async fn cache_directories_that_others_may_write_to() {
+    let emulator = emulator().await;
+    let setup = Setup::new(&emulator.endpoint());
+    let cache = setup.path("cache");
+    fs::create_dir(&cache).expect("directory");
+    fs::write(cache.join("planted"), "").expect("file");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).expect("mode");
+    assert_finding(&setup.examined().await, Step::CacheExposure, Outcome::Failed, "others may write into", "--cache-dir");
 }
 
 #[tokio::test]

@@ -1,116 +1,19 @@
 """The example's own promises: pictures, private files, links, static files, tenants, and how one comes from elsewhere."""
 
-import http.client
-import io
 import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import urllib.request
 
-from PIL import Image
-
 import browser
-from harness import free_port, wait_until
-from harness.process import Child
-from harness.suite import Case, Run
+from ground import Site, picture
+from harness import wait_until
+from harness.suite import Run
 
-EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "scripts/example"
 IMMUTABLE = "public, max-age=31536000, immutable"
-AROUND = """
-daemon off; master_process off; {user}
-pid {work}/pid; error_log {work}/error.log info;
-events {{ worker_connections 64; }}
-http {{
-  types {{ image/jpeg jpg; text/css css; text/plain txt; }} default_type application/octet-stream;
-  access_log off;
-  client_body_temp_path {work}/t1; proxy_temp_path {work}/t2; fastcgi_temp_path {work}/t3;
-  uwsgi_temp_path {work}/t4; scgi_temp_path {work}/t5;
-  server {{ listen 127.0.0.1:{port}; include {work}/server.conf; }}
-}}
-"""
-
-
-def nginx():
-    unpacked = os.environ.get("MEDIAFS_TEST_NGINX", str(pathlib.Path.home() / ".cache/mediafs-dev/nginx/usr/sbin/nginx"))
-    return shutil.which("nginx") or shutil.which("/usr/sbin/nginx") or shutil.which(unpacked)
-
-
-def picture(width=800, height=600):
-    file = io.BytesIO()
-    Image.effect_mandelbrot((width, height), (-2, -1.5, 1, 1.5), 60).save(file, "JPEG")
-    return file.getvalue()
-
-
-class Site(Case):
-    limit_s = 240
-
-    def setUp(self):
-        super().setUp()
-        if not nginx():
-            self.skipTest("not installed: nginx")
-        self.work = Run.folder("site")
-        self.mount = self.new_mount("--config", str(EXAMPLE / "mediafs.toml"), write_mode="back")
-        self.env = {
-            **os.environ,
-            "MOUNT": str(self.mount.path),
-            "DATABASE": str(self.work / "db.sqlite3"),
-            "SECRET_KEY": "for this test",
-            "DJANGO_SUPERUSER_PASSWORD": "secret",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-
-    def manage(self, *words, **env):
-        command = [sys.executable, EXAMPLE / "manage.py", *words]
-        done = subprocess.run(command, env={**self.env, **env}, capture_output=True, text=True, timeout=100, check=False)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        return done.stdout
-
-    def python(self, text, **env):
-        return self.manage("shell", "-c", text, **env).strip().splitlines()[-1]
-
-    def serve(self):
-        """gunicorn and nginx, as the example's files have them; the site's address."""
-        self.manage("migrate", "-v0")
-        self.manage("createsuperuser", "--noinput", "--username", "admin", "--email", "")
-        self.manage("collectstatic", "--noinput", "-v0")
-        back, self.port = free_port(), free_port()
-        command = [sys.executable, "-m", "gunicorn", "--chdir", EXAMPLE, "--bind", f"127.0.0.1:{back}", "--workers", "2", "wsgi"]
-        gunicorn = Child(command, self.work / "gunicorn.log", self.env, life_s=300)
-        self.addCleanup(gunicorn.stop)
-        site = (EXAMPLE / "nginx.conf").read_text().replace("MOUNT", str(self.mount.path)).replace("GUNICORN", f"127.0.0.1:{back}")
-        (self.work / "server.conf").write_text(site)
-        user = "user root;" if os.geteuid() == 0 else ""
-        (self.work / "nginx.conf").write_text(AROUND.format(work=self.work, port=self.port, user=user))
-        server = Child([nginx(), "-p", self.work, "-e", self.work / "error.log", "-c", self.work / "nginx.conf"], self.work / "nginx.log", life_s=300)
-        self.addCleanup(server.stop)
-        wait_until(self.answers, "the site answers", 60)
-        return f"http://127.0.0.1:{self.port}"
-
-    def answers(self):
-        try:
-            return self.get("/admin/login/")[0] == 200
-        except OSError:
-            return False
-
-    def get(self, path, cookie=""):
-        """(status, headers, body)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
-            answer = connection.getresponse()
-            return answer.status, dict(answer.headers), answer.read()
-        finally:
-            connection.close()
-
-    def add_photo(self, name="cat.jpg"):
-        (self.work / name).write_bytes(picture())
-        text = "from django.core.files import File; from gallery.models import Photo; p = Photo(); "
-        text += f"p.image.save({name!r}, File(open({str(self.work / name)!r}, 'rb'))); print(p.image.name, p.thumbnail, p.pk)"
-        return self.python(text).split()
 
 
 class Serving(Site):

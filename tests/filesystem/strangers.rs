@@ -332,3 +332,23 @@ async fn a_rename_that_waits_for_a_removal_ends_in_an_outage() {
     mount.settle().await;
     assert_eq!(bucket.keys(), ["b/"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_wider_than_memory_may_hold_is_used_by_name() {
+    let bucket = Bucket::new();
+    for number in 0..2_500 {
+        bucket.put(&format!("wide/{number:04}.jpg"), b"theirs").await;
+    }
+    // Less than two pages take.
+    let mount = bucket.mount_with(Options { listing_bytes: 200_000, ..Options::default() });
+    let refused = mount.names("wide").await.unwrap_err().to_string();
+    assert!(refused.contains("--memory-limit"), "{refused}");
+    assert_eq!(mount.read("wide/2499.jpg").await.unwrap(), b"theirs");
+    mount.save("wide/new.jpg", b"ours").await.unwrap();
+    mount.unlink("wide/0000.jpg").await.unwrap();
+    assert!(mount.rename("wide", "other").await.is_err() && mount.rmdir("wide").await.is_err());
+    mount.settle().await;
+    assert_eq!(bucket.keys().len(), 2_500);
+    let mount = bucket.mount_with(Options { listing_bytes: 2_000_000, ..Options::default() });
+    assert_eq!(mount.names("wide").await.unwrap().len(), 2_500);
+}

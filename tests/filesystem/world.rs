@@ -145,6 +145,7 @@ pub struct Options {
     pub rules: Arc<Rules>,
     pub posix_metadata: bool,
     pub no_access_times: bool,
+    pub listing_bytes: u64,
     pub meanwhile: Option<Meanwhile>,
 }
 
@@ -161,6 +162,7 @@ impl Default for Options {
             rules: Arc::default(),
             posix_metadata: true,
             no_access_times: false,
+            listing_bytes: 64 << 20,
             meanwhile: None,
         }
     }
@@ -219,6 +221,7 @@ impl Bucket {
             unsafe_symlinks: false,
             timeout: options.timeout,
             passthrough_room_bytes: 0,
+            listing_bytes: options.listing_bytes,
             public_url_base: None,
             r2: options.folds_names,
             rules: Arc::clone(&options.rules),

@@ -235,6 +235,25 @@ class Hangup(Case):
             self.assertRegex(mount.shown_log(1), "no credentials|wrong credentials set-up", options)
 
 
+class Log(Case):
+    def test_each_request_says_for_which_call_or_upload_it_was_made(self):
+        mount = self.new_mount("--log-level", "debug", start=False)
+        mount.put("theirs", pattern(1, 300_000))
+        mount.start()
+        self.assertEqual((mount.path / "theirs").read_bytes(), pattern(1, 300_000))
+        write(mount.path / "ours", b"x")
+        mount.settle()
+        self.assertEqual(mount.stop(), 0)
+        text = mount.shown_log(10_000)
+        for said in (
+            r'call{operation="lookup" ino=1 name="\\"theirs\\""}: \S*\s*request operation="HeadObject" key=\S*theirs millis=',
+            r'call{operation="read" [^}]*}: .*request operation="GetObject" key=\S*theirs millis=',
+            r'call{operation="lookup" ino=1 name="\\"theirs\\""}: .*close time.busy=\S+ time.idle=\S+',
+            r'send{key=\S*ours flight=\d+}: .*request operation="PutObject" key=\S*ours millis=',
+        ):
+            self.assertRegex(text, said)
+
+
 class Service(Case):
     def test_the_service_manager_hears_of_everything(self):
         path = Run.folder("notify") / "socket"

@@ -106,6 +106,7 @@ fn fs_config(settings: Settings) -> FsConfig {
         unsafe_symlinks: false,
         timeout: TIMEOUT,
         passthrough_room_bytes: 0,
+        listing_bytes: 64 << 20,
         public_url_base: None,
         r2: false,
         rules: rules(settings),
