@@ -146,7 +146,9 @@ impl Fs {
         }
         let seen = Seen::Object { version: object.version(), modified: object.last_modified, headers: self.learned(object).map(Box::new) };
         let absorbed = names.absorb(at, last, seen, begun, clock::now());
-        if let Some(inode) = names.get_mut(absorbed.ino).filter(|inode| !inode.known) {
+        if let Some(inode) = names.get_mut(absorbed.ino).filter(|inode| !inode.known)
+            && inode.headers().storage_class != object.storage_class
+        {
             inode.headers_mut().storage_class = object.storage_class.clone();
         }
         there.insert(absorbed.ino);

@@ -121,7 +121,7 @@ impl Fs {
         let listed = self.nothing_below(&marker);
         let made = listed.map(|_| Instant::now());
         let node = Directory { marker: Some(false), listed, made, complete: listed.is_some(), ..Directory::default() };
-        let ino = names.insert(Node::Directory(node), clock::now());
+        let ino = names.insert(Node::Directory(Box::new(node)), clock::now());
         let inherited = self.own(&mut names, ino, parent, mode, caller);
         if let Some(inode) = names.get_mut(ino) {
             inode.mode |= inherited;

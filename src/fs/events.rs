@@ -94,7 +94,7 @@ impl Events for Fs {
             && clean
             && !is_newer
         {
-            *inode.headers_mut() = headers.clone();
+            inode.set_headers(headers.clone());
             drop(names);
             self.learn(version, last_modified, headers);
         }

@@ -11,7 +11,7 @@ use super::question::{Ask, Question};
 use super::{Entry, Fs, Lookup};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
-use crate::namespace::{Child, Directory, File, Ino, Inode, Modified, Namespace, Node, ROOT, Symlink, attributes, keys};
+use crate::namespace::{Child, File, Ino, Inode, Modified, Namespace, Node, ROOT, Symlink, attributes, keys};
 use crate::types::Key;
 use crate::{clock, error};
 
@@ -231,7 +231,7 @@ impl Fs {
         if let Some(ino) = names.child(parent, name).filter(|ino| names.get(*ino).is_some_and(Inode::is_directory)) {
             return Ok(ino);
         }
-        let ino = names.insert_found(parent, name, Node::Directory(Directory::default()), clock::now());
+        let ino = names.insert_found(parent, name, Node::Directory(Box::default()), clock::now());
         self.replace(names, parent, name, ino);
         let is_marker = |desired: &Desired| !matches!(desired.content, Content::Absent | Content::KeptDirectory);
         if let Some(Desired { headers: Some(headers), .. }) = self.writer.pending(marker).filter(is_marker)

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::AccessNote;
 use super::ahead::LookAhead;
+use super::headers::Headers;
 use super::positions::Positions;
 use crate::cache::LocalFile;
 use crate::types::{ObjectHeaders, Version};
@@ -71,7 +72,8 @@ pub struct Inode {
 
 pub enum Node {
     File(File),
-    Directory(Directory),
+    /// Boxed: there are far fewer of them, and they are larger.
+    Directory(Box<Directory>),
     Symlink(Symlink),
 }
 
@@ -81,7 +83,7 @@ pub struct File {
     pub version: Option<Version>,
     pub modified: Option<Modified>,
     /// Of `version`; meaningful when the inode's attributes are known.
-    pub headers: ObjectHeaders,
+    pub headers: Headers,
     pub local: Option<Arc<LocalFile>>,
     /// The kernel may hold pages of it, so that reads need not get here.
     pub pages: bool,
@@ -109,7 +111,7 @@ pub struct Directory {
     pub proven: Option<Instant>,
     /// The marker's version where it holds bytes, as some programs' do: they are kept.
     pub filled: Option<Version>,
-    pub headers: ObjectHeaders,
+    pub headers: Headers,
     /// The name found missing last, and when that answer came.
     pub last_missing: Option<(Arc<str>, Instant)>,
     pub positions: Positions,
@@ -141,7 +143,7 @@ pub enum Child {
 pub struct Symlink {
     pub version: Option<Version>,
     pub modified: Option<Modified>,
-    pub headers: ObjectHeaders,
+    pub headers: Headers,
     /// None: the body of the object has to be read.
     pub target: Option<String>,
     /// A program on this host made it so.
@@ -180,12 +182,9 @@ impl Inode {
     /// HEAD for a file costs a twelfth of the LIST that would ask for the directory.
     pub fn confirmed(&self) -> Option<Instant> {
         let checked = self.checked?;
-        match &self.node {
-            Node::Directory(Directory { marker: Some(false), proven: Some(proven), .. }) if *proven < checked + PROOF => {
-                Some(checked.max(*proven))
-            }
-            _ => Some(checked),
-        }
+        let unmarked = self.directory().filter(|directory| directory.marker == Some(false));
+        let proven = unmarked.and_then(|directory| directory.proven).filter(|proven| *proven < checked + PROOF);
+        Some(proven.map_or(checked, |proven| checked.max(proven)))
     }
 }
 
@@ -292,6 +291,14 @@ impl Inode {
             Node::File(file) => &mut file.headers,
             Node::Symlink(link) => &mut link.headers,
             Node::Directory(directory) => &mut directory.headers,
+        }
+    }
+
+    pub fn set_headers(&mut self, headers: ObjectHeaders) {
+        match &mut self.node {
+            Node::File(file) => file.headers = headers.into(),
+            Node::Symlink(link) => link.headers = headers.into(),
+            Node::Directory(directory) => directory.headers = headers.into(),
         }
     }
 

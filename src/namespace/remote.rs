@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::attributes;
-use super::inode::{Child, Directory, File, Ino, Inode, Modified, Node, Symlink};
+use super::inode::{Child, File, Ino, Inode, Modified, Node, Symlink};
 use super::tree::Namespace;
 use super::watch::WatchId;
 use crate::media::gzip;
@@ -77,7 +77,7 @@ impl Namespace {
 
     fn absorb_new(&mut self, directory: Ino, name: &Arc<str>, seen: Seen, checked: Instant, now: SystemTime) -> Absorbed {
         let node = match &seen {
-            Seen::Directory => Node::Directory(Directory::default()),
+            Seen::Directory => Node::Directory(Box::default()),
             Seen::Object { headers: Some(headers), .. } if attributes::is_symlink(headers) => Node::Symlink(Symlink::default()),
             Seen::Object { .. } => Node::File(File::default()),
         };
@@ -233,7 +233,7 @@ impl Inode {
             link.made_here &= link.target.as_ref() == Some(&target);
             link.target = Some(target);
         }
-        *self.headers_mut() = headers;
+        self.set_headers(headers);
         self.known = true;
     }
 }

@@ -255,3 +255,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_name_takes_little_memory() {
+    // Of 100,000 files in a directory most is this.
+    let size = std::mem::size_of::<super::Inode>();
+    assert!(size <= 260, "{size} bytes");
+}

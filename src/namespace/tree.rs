@@ -23,7 +23,8 @@ pub struct Owner {
 }
 
 pub struct Namespace {
-    inodes: HashMap<Ino, Inode>,
+    /// Boxed: a map that grows has its entries twice for a while, and a good part of it is always empty.
+    inodes: HashMap<Ino, Box<Inode>>,
     numbers: Numbers,
     owner: Owner,
     watches: Watches,
@@ -32,7 +33,7 @@ pub struct Namespace {
 impl Namespace {
     pub fn new(owner: Owner, now: SystemTime) -> Self {
         let mut this = Self { inodes: HashMap::new(), numbers: Numbers::new(), owner, watches: Watches::default() };
-        let root = this.insert(Node::Directory(Directory::default()), now);
+        let root = this.insert(Node::Directory(Box::default()), now);
         let root = this.inodes.get_mut(&root).expect("just inserted");
         root.known = true;
         root.lookups = 1;
@@ -48,11 +49,11 @@ impl Namespace {
     }
 
     pub fn get(&self, ino: Ino) -> Option<&Inode> {
-        self.inodes.get(&ino)
+        self.inodes.get(&ino).map(Box::as_ref)
     }
 
     pub fn get_mut(&mut self, ino: Ino) -> Option<&mut Inode> {
-        self.inodes.get_mut(&ino)
+        self.inodes.get_mut(&ino).map(Box::as_mut)
     }
 
     pub fn directory(&self, ino: Ino) -> Option<&Directory> {
@@ -102,7 +103,7 @@ impl Namespace {
             checked: None,
             node,
         };
-        self.inodes.insert(ino, inode);
+        self.inodes.insert(ino, Box::new(inode));
     }
 
     pub fn owner(&self) -> Owner {
@@ -194,7 +195,7 @@ impl Namespace {
     /// Removes an inode that nothing refers to any more. A directory goes with what is below it.
     pub fn remove_if_unused(&mut self, ino: Ino) -> bool {
         let unused = ino != ROOT && self.get(ino).is_some_and(|i| i.place.is_none() && i.lookups == 0 && i.opens == 0);
-        if unused && let Some(Inode { node: Node::Directory(directory), .. }) = self.inodes.remove(&ino) {
+        if unused && let Some(Node::Directory(directory)) = self.inodes.remove(&ino).map(|inode| inode.node) {
             for child in directory.children.into_values() {
                 if let Child::Inode(child) = child {
                     if let Some(inode) = self.get_mut(child) {

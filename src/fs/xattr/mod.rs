@@ -138,7 +138,7 @@ impl Fs {
         }
         let is_compressed = gzip::mentions(inode.headers());
         let goes_up_anew = is_compressed && !gzip::mentions(&place.headers);
-        *inode.headers_mut() = place.headers;
+        inode.set_headers(place.headers);
         inode.ctime = clock::now();
         inode.known = true;
         // No copy takes the compression away.
