@@ -14,7 +14,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
 use crate::namespace::{Ino, Namespace, Node, attributes};
-use crate::store::Condition;
+use crate::store::{Condition, ErrorKind};
 use crate::types::{Key, Span};
 
 /// What S3 and R2 can hold as one object: 4.995 TiB.
@@ -54,6 +54,7 @@ impl Fs {
         match &read {
             Ok(_) => self.accessed(&handle),
             Err(Error::Stale) => self.expire(handle.ino),
+            Err(Error::Store(error)) if error.is(ErrorKind::Corrupt) => self.expire(handle.ino),
             Err(_) => {}
         }
         read

@@ -271,6 +271,11 @@ impl Inode {
         if let Some(known) = self.version().filter(|known| self.known && known.etag == new.etag) {
             new.size = known.size;
         }
+        self.put_version(new, modified);
+    }
+
+    /// With the size that it says, whatever was known: a store can have been wrong about that before.
+    pub(super) fn put_version(&mut self, new: Version, modified: Modified) {
         match &mut self.node {
             Node::File(file) => (file.version, file.modified) = (Some(new), Some(modified)),
             Node::Symlink(link) => (link.version, link.modified) = (Some(new), Some(modified)),

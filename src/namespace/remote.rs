@@ -37,10 +37,10 @@ impl Namespace {
         let old = self.child(directory, name);
         // What a listing says is how much is stored.
         if let Seen::Object { version, headers, .. } = &mut seen {
-            let known = old.and_then(|ino| self.get(ino)).and_then(Inode::version).filter(|known| known.etag == version.etag);
+            let same = |inode: &&Inode| inode.version().is_some_and(|known| known.etag == version.etag);
             let size = match headers {
                 Some(headers) => gzip::original_size(headers),
-                None => known.map(|known| known.size),
+                None => old.and_then(|ino| self.get(ino)).filter(same).and_then(|inode| gzip::original_size(inode.headers())),
             };
             version.size = size.unwrap_or(version.size);
         }
@@ -162,11 +162,11 @@ impl Inode {
             self.follow_key(&version);
         }
         if same_bytes && self.modified().is_some_and(|known| known.matches(modified)) {
-            self.set_version(version, Modified::At(modified));
+            self.put_version(version, Modified::At(modified));
             return false;
         }
         let first = self.version().is_none();
-        self.set_version(version, Modified::At(modified));
+        self.put_version(version, Modified::At(modified));
         self.known = false;
         if first || !same_bytes {
             self.changed(modified);

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::cache::{Cache, Limits};
 use crate::journal::Journal;
+use crate::media::gzip;
 use crate::types::{ETag, Key, ObjectHeaders, Version};
 
 const OWNER: Owner = Owner { uid: 33, gid: 33, file_mode: 0o644, directory_mode: 0o755 };
@@ -67,6 +68,31 @@ fn the_same_version_keeps_its_inode_and_attributes() {
     let rewritten = absorb(&mut names, ROOT, "a", object("a", "1", 3, 6));
     assert!(!names.get(rewritten.ino).unwrap().known, "a new date on the same bytes is new metadata");
     assert_eq!(rewritten.ino, first.ino);
+}
+
+#[test]
+fn a_size_that_was_untrue_is_put_right_by_the_next_answer() {
+    for (lie_in_head, truth_in_head) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut names = namespace();
+        let told = |size, head| match head {
+            true => with_metadata(object("a", "1", size, 5), &[("mode", "33152")]),
+            false => object("a", "1", size, 5),
+        };
+        absorb(&mut names, ROOT, "a", told(5007, lie_in_head));
+        let ino = absorb(&mut names, ROOT, "a", told(5000, truth_in_head)).ino;
+        assert_eq!(names.get(ino).unwrap().size(), 5000, "{lie_in_head} {truth_in_head}");
+    }
+}
+
+#[test]
+fn of_what_is_stored_compressed_a_listing_does_not_tell_the_size() {
+    let mut names = namespace();
+    let Seen::Object { version, modified, .. } = object("a.css", "1", 300, 5) else { panic!("an object") };
+    let mut headers = ObjectHeaders::default();
+    gzip::mark(&mut headers, 9000);
+    absorb(&mut names, ROOT, "a.css", Seen::Object { version, modified, headers: Some(Box::new(headers)) });
+    let ino = absorb(&mut names, ROOT, "a.css", object("a.css", "1", 300, 5)).ino;
+    assert_eq!(names.get(ino).unwrap().size(), 9000);
 }
 
 #[test]
