@@ -30,7 +30,7 @@ impl Fs {
                 if access.exclusive {
                     return Err(Error::Exists);
                 }
-                let opened = self.open(ino, flags).await?;
+                let opened = self.open_in_create(ino, access).await?;
                 let mut names = self.names.lock();
                 names.get_mut(ino).ok_or(Error::NotFound)?.lookups += 1;
                 return Ok((self.entry(&names, ino)?, opened));

@@ -59,6 +59,9 @@ const IDLE_INODES: usize = 200_000;
 /// The name under which a directory's own marker is touched in it.
 const MARKER: &str = "";
 
+/// Telling the kernel takes microseconds, unless it waits for an answer itself.
+const TELLING: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// For the kernel: until told otherwise.
 const FOREVER: std::time::Duration = std::time::Duration::from_secs(86_400);
 
@@ -204,6 +207,14 @@ impl Fs {
     fn invalidate_inode(&self, ino: Ino) {
         if let Some(kernel) = self.invalidate.get() {
             kernel.inode(ino);
+        }
+    }
+
+    /// A reader who is let in while the kernel is being told that the file has another length gets the new bytes and zeros to the
+    /// old one: the kernel doesn't believe a short answer while it hears of a change.
+    async fn kernel_knows(&self, ino: Ino) {
+        if let Some(told) = self.invalidate.get().and_then(|kernel| kernel.told(ino)) {
+            let _ = tokio::time::timeout(TELLING, told).await;
         }
     }
 

@@ -37,8 +37,23 @@ impl Access {
 
 impl Fs {
     /// `flags` are open(2)'s, O_TRUNC included.
+    /// Not for an open that the kernel makes with the directory locked (create(2)): word of a name in there would wait for it.
     pub async fn open(&self, ino: Ino, flags: i32) -> Result<Opened> {
         let access = Access::of(flags);
+        self.prepare_open(ino, access).await?;
+        if !access.truncate {
+            self.kernel_knows(ino).await;
+        }
+        self.open_prepared(ino, access).await
+    }
+
+    pub(super) async fn open_in_create(&self, ino: Ino, access: Access) -> Result<Opened> {
+        self.prepare_open(ino, access).await?;
+        self.open_prepared(ino, access).await
+    }
+
+    /// Asks the bucket what has to be asked.
+    async fn prepare_open(&self, ino: Ino, access: Access) -> Result<()> {
         if access.write || access.truncate {
             self.writable()?;
         }
@@ -56,6 +71,10 @@ impl Fs {
         if access.write || access.truncate || self.config.rules.has_gzip() {
             self.know_headers(ino).await?;
         }
+        Ok(())
+    }
+
+    async fn open_prepared(&self, ino: Ino, access: Access) -> Result<Opened> {
         let opened = self.open_inode(ino, access)?;
         if access.truncate
             && let Err(error) = self.setattr(ino, SetAttr { size: Some(0), ..SetAttr::default() }).await

@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::future::BoxFuture;
+
 use crate::media::Rules;
 /// An inode number; the root is 1; never reused while mounted.
 pub use crate::namespace::Ino;
@@ -129,6 +131,8 @@ pub trait Invalidate: Send + Sync + 'static {
     /// Attributes alone; the pages are right.
     fn attributes(&self, ino: Ino);
     fn entry(&self, parent: Ino, name: &OsStr);
+    /// Ends when the kernel has heard all that was queued of this inode. None: that is so already.
+    fn told(&self, ino: Ino) -> Option<BoxFuture<'static, ()>>;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,10 +8,13 @@
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 
+use futures::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::fs::{Ino, Invalidate};
@@ -51,6 +54,8 @@ enum Notice {
 struct Queue {
     order: VecDeque<Notice>,
     waiting: HashSet<Notice>,
+    /// On its way to the kernel.
+    leaving: Option<Notice>,
     closed: bool,
 }
 
@@ -65,7 +70,14 @@ impl Queue {
     fn pop(&mut self) -> Option<Notice> {
         let notice = self.order.pop_front()?;
         self.waiting.remove(&notice);
+        self.leaving = Some(notice.clone());
         Some(notice)
+    }
+
+    fn speaks_of(&self, ino: Ino) -> bool {
+        [Notice::Inode(ino), Notice::Attributes(ino)]
+            .iter()
+            .any(|notice| self.waiting.contains(notice) || self.leaving.as_ref() == Some(notice))
     }
 }
 
@@ -74,6 +86,8 @@ struct Shared {
     /// Held for a push or a pop only.
     queue: Mutex<Queue>,
     arrived: Condvar,
+    /// After each notice, once the kernel has it.
+    delivered: Notify,
 }
 
 /// The sending end; the thread ends when it is dropped.
@@ -112,6 +126,24 @@ impl Invalidate for Notices {
     fn entry(&self, parent: Ino, name: &OsStr) {
         self.push(Notice::Entry(parent, name.to_owned()));
     }
+
+    fn told(&self, ino: Ino) -> Option<BoxFuture<'static, ()>> {
+        if !self.0.queue.lock().speaks_of(ino) {
+            return None;
+        }
+        let shared = Arc::clone(&self.0);
+        let told = async move {
+            loop {
+                let mut delivered = pin!(shared.delivered.notified());
+                delivered.as_mut().enable();
+                if !shared.queue.lock().speaks_of(ino) {
+                    return;
+                }
+                delivered.await;
+            }
+        };
+        Some(Box::pin(told))
+    }
 }
 
 fn deliver(shared: &Shared, kernel: &impl Kernel) {
@@ -125,6 +157,8 @@ fn deliver(shared: &Shared, kernel: &impl Kernel) {
             // The kernel forgets all by itself when the mount ends; nothing else fails here but a kernel without the call.
             debug!(?notice, %error, "the kernel did not take a notification");
         }
+        shared.queue.lock().leaving = None;
+        shared.delivered.notify_waiters();
     }
 }
 
@@ -197,6 +231,26 @@ mod tests {
         let after: Vec<Notice> = (0..3).map(|_| reports.recv_timeout(LONG).expect("notice")).collect();
         assert_eq!(after, [Notice::Inode(1), Notice::Entry(1, "a".into()), Notice::Inode(2)]);
         assert_eq!(notices.0.queue.lock().order.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_kernel_to_know_goes_on_when_it_does() {
+        let (seen, reports) = mpsc::channel();
+        let (go, leave) = mpsc::channel();
+        let notices = Notices::start(Slow { seen, leave: Mutex::new(leave) }).expect("thread");
+        assert!(notices.told(1).is_none());
+        notices.attributes(2);
+        assert_eq!(reports.recv_timeout(LONG), Ok(Notice::Attributes(2)));
+        notices.inode(1);
+        let (first, second) = (notices.told(1).expect("queued"), notices.told(2).expect("under way"));
+        let first = tokio::spawn(first);
+        go.send(()).expect("thread lives");
+        tokio::time::timeout(LONG, second).await.expect("told");
+        assert_eq!(reports.recv_timeout(LONG), Ok(Notice::Inode(1)));
+        assert!(!first.is_finished() && notices.told(2).is_none() && notices.told(1).is_some());
+        go.send(()).expect("thread lives");
+        tokio::time::timeout(LONG, first).await.expect("told").expect("no panic");
+        assert!(notices.told(1).is_none());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use mediafs::cache::{Cache, Limits};
 use mediafs::error::{Error, Result};
 use mediafs::fs::{Attr, Caller, Fs, FsConfig, Ino, Invalidate, Lookup, RenameFlags, SetAttr, WriteMode};
@@ -81,6 +82,9 @@ impl Invalidate for Told {
         let Some((ino, lookups)) = name.to_str().and_then(|name| self.kernel.took(parent, name)) else { return };
         let fs = self.fs.clone();
         tokio::spawn(async move { fs.upgrade().map(|fs| fs.forget(ino, lookups)) });
+    }
+    fn told(&self, _: Ino) -> Option<BoxFuture<'static, ()>> {
+        None
     }
 }
 
