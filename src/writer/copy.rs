@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::flight::{Effect, Job, Refused, Stored};
 use super::grid::{self, PartPlan};
 use super::source::is_gone;
-use super::{Shared, compress, inline, parts, source, upload};
+use super::{Shared, compress, inline, mark, parts, source, upload};
 use crate::cache::LocalFile;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -30,6 +30,9 @@ pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Eff
         return Ok(Effect::Nothing);
     }
     if !onto_itself && !may_replace(shared, job).await? {
+        if let Some(made) = made_unheard(shared, job, from).await? {
+            return Ok(Effect::Stored(made));
+        }
         // Copies of single uploads keep their ETag: an earlier attempt of ours can be told by it.
         let ours = stored(job, from, from.etag.clone(), job.desired.headers.clone(), None);
         return Ok(Effect::Refused(Refused { ours: Some(ours), unsure: false }));
@@ -38,8 +41,8 @@ pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Eff
         Err(Error::Stale) => {}
         done => return done,
     }
-    if onto_itself && let Some(effect) = made_unheard(shared, job, from).await? {
-        return Ok(effect);
+    if onto_itself && let Some(made) = made_unheard(shared, job, from).await? {
+        return Ok(Effect::Stored(made));
     }
     if !onto_itself && let Some(file) = shared.cache.find_version(from).filter(|file| file.is_complete() && !file.is_loose()) {
         tracing::info!(key = %job.key, from = %from.key, "the source was changed by another writer; uploading our copy of it");
@@ -64,12 +67,16 @@ pub async fn unchanged(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -
     if compress::forbids_copy(shared, &base, &headers).await? {
         return Ok(None);
     }
-    let job = Job { desired: Desired { headers: Some(headers), ..job.desired.clone() }, ..job.clone() };
+    let job = Job { desired: Desired { headers: Some(headers.clone()), ..job.desired.clone() }, ..job.clone() };
     let as_staged = |stored: Stored| Stored { content: job.desired.content.clone(), stamp: Some(stamp), ..stored };
     if !may_replace(shared, &job).await? {
+        if let Some(made) = made_unheard(shared, &job, &base).await? {
+            return Ok(Some(Effect::Stored(as_staged(made))));
+        }
         let ours = as_staged(stored(&job, &base, base.etag.clone(), job.desired.headers.clone(), None));
         return Ok(Some(Effect::Refused(Refused { ours: Some(ours), unsure: false })));
     }
+    mark::note(shared, &job, &base, headers)?;
     match copy_version(shared, &job, &base).await {
         Ok(Effect::Stored(stored)) => Ok(Some(Effect::Stored(as_staged(stored)))),
         Ok(effect) => Ok(Some(effect)),
@@ -120,9 +127,9 @@ async fn copy_present(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result
     }
 }
 
-/// The version is gone because an attempt of ours has copied it onto itself, of which the answer was lost or not recorded: what
-/// is there has its bytes, and perhaps older headers than are wanted by now.
-async fn made_unheard(shared: &Shared, job: &Job, from: &Version) -> Result<Option<Effect>> {
+/// An attempt of ours has made the copy, and its answer was lost or not recorded: what is there has the bytes of `from`, and
+/// perhaps older headers than are wanted by now. A copy onto itself has replaced that version.
+async fn made_unheard(shared: &Shared, job: &Job, from: &Version) -> Result<Option<Stored>> {
     let info = match shared.store.head(&job.key).await {
         Ok(info) => info,
         Err(error) if is_gone(&error) => return Ok(None),
@@ -131,9 +138,9 @@ async fn made_unheard(shared: &Shared, job: &Job, from: &Version) -> Result<Opti
     if !shared.queue.lock().is_own_copy_of(&job.key, &info, &from.etag) {
         return Ok(None);
     }
-    tracing::info!(key = %job.key, "an earlier copy onto itself took effect after all");
+    tracing::info!(key = %job.key, from = %from.key, "an earlier copy took effect after all");
     let made = stored(job, from, info.etag, Some(info.headers), None);
-    Ok(Some(Effect::Stored(Stored { wanted: job.desired.headers.clone(), last_modified: info.last_modified, ..made })))
+    Ok(Some(Stored { wanted: job.desired.headers.clone(), last_modified: info.last_modified, ..made }))
 }
 
 /// The version is nowhere. The copy may have been made by a mount that forgot it in a power cut, and then removed its source.

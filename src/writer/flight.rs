@@ -141,7 +141,7 @@ pub async fn fly(shared: Arc<Shared>, step: Step) {
 
 /// The flush has what was journalled before it.
 async fn begin(shared: &Shared, job: &Job) -> Result<()> {
-    mark::begin(shared, job)?;
+    mark::begin(shared, job).await?;
     settled(shared, std::slice::from_ref(job)).await
 }
 

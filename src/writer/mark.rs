@@ -1,18 +1,20 @@
-//! How a copy of an object onto itself is told afterwards, when nobody heard of it.
+//! How a copy is told afterwards, when nobody heard of it.
 //!
-//! New headers of an object are such a copy. A copy of what went up in parts has an ETag that can't be foretold. If its answer
-//! is lost, or the daemon dies before it is recorded, the object looks like another host's. So before it is asked for, its
-//! mark is journalled: its size, and all headers that stores keep as they are. Among these is the file's time of change to the
-//! nanosecond, without which there is no mark: another host's version of the same size has another one.
+//! Renames are copies, and so are new headers: onto the object itself. A copy of what went up in parts has an ETag that can't
+//! be foretold. If its answer is lost, or the daemon dies before it is recorded, the object looks like another host's. So
+//! before it is asked for, its mark is journalled: its size, and all headers that stores keep as they are. Among these is the
+//! file's time of change to the nanosecond, without which there is no mark: another host's version of the same size has
+//! another one.
 
 use super::Shared;
 use super::copy::copied;
 use super::flight::Job;
+use super::source::is_gone;
 use crate::error::Result;
 use crate::journal::Change;
 use crate::media::gzip;
-use crate::store::{md5, plain_etag};
-use crate::types::{ETag, MTIME, ObjectHeaders, ObjectInfo};
+use crate::store::{md5, multipart_count, plain_etag};
+use crate::types::{ETag, MTIME, ObjectHeaders, ObjectInfo, Version};
 
 /// What stores say of objects that were given no type.
 const NO_TYPE: [&str; 2] = ["application/octet-stream", "binary/octet-stream"];
@@ -54,10 +56,28 @@ impl Mark {
     }
 }
 
-/// Where `job` is a copy onto itself, journals and remembers how it will be told. To be called before the journal is flushed.
-pub fn begin(shared: &Shared, job: &Job) -> Result<()> {
-    let from = copied(&job.desired.content).filter(|from| from.key == job.key);
-    let (Some(from), Some(mut headers)) = (from, job.desired.headers.clone()) else { return Ok(()) };
+/// Where `job` is a copy that its ETag won't tell, journals and remembers how it will be told. To be called before the journal
+/// is flushed.
+pub async fn begin(shared: &Shared, job: &Job) -> Result<()> {
+    let Some(from) = copied(&job.desired.content) else { return Ok(()) };
+    match &job.desired.headers {
+        Some(headers) => note(shared, job, from, headers.clone()),
+        None if from.key == job.key || keeps_etag(from) => Ok(()),
+        // The bucket gives the copy what the object has.
+        None => match shared.store.head(&from.key).await {
+            Ok(info) if info.etag == from.etag => note(shared, job, from, info.headers),
+            Ok(_) => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// The same for a copy of `from` that gets these headers.
+pub fn note(shared: &Shared, job: &Job, from: &Version, mut headers: ObjectHeaders) -> Result<()> {
+    if from.key != job.key && keeps_etag(from) {
+        return Ok(());
+    }
     // What was compressed went up in one piece: its ETag is that of its bytes, and stays.
     gzip::unmark(&mut headers);
     let Some(mark) = Mark::new(from.size, &headers) else { return Ok(()) };
@@ -68,6 +88,11 @@ pub fn begin(shared: &Shared, job: &Job) -> Result<()> {
         queue.remember_copy(&job.key, mark, from.etag.clone());
     }
     Ok(())
+}
+
+/// A copy of what went up in one piece is told by its ETag.
+fn keeps_etag(from: &Version) -> bool {
+    multipart_count(&from.etag).is_none()
 }
 
 #[cfg(test)]

@@ -150,6 +150,68 @@ async fn an_unrecorded_copy_of_an_object_onto_itself_is_found_and_not_made_again
     }
 }
 
+/// What went up in parts is renamed, and nobody recorded the copy; the next process, not started, has the row.
+async fn killed_after_an_unrecorded_rename(new: Option<ObjectHeaders>) -> (World, World, Version, Vec<u8>) {
+    let world = World::new();
+    let content = bytes(100 * KIB, 6);
+    let file = world.cache.create().unwrap();
+    file.add_writer();
+    let saved = Desired { headers: Some(at("1700000000.000000001")), ..desired(Content::Staged(file.id()), Condition::IfAbsent, false) };
+    world.writer.apply(vec![("a".into(), Some(saved))], &[]).unwrap();
+    file.write_at(0, &content).unwrap();
+    file.remove_writer();
+    world.settled().await;
+    let version = world.version("a");
+    world.faults.add(Rule::on(Operation::CopyObject).fault(Fault::ReplyLost));
+    let wanted = Desired { headers: new, ..desired(copy_of(&version), Condition::IfAbsent, false) };
+    world.writer.apply(vec![("b".into(), Some(wanted)), ("a".into(), Some(desired(Content::Absent, Condition::Any, true)))], &[]).unwrap();
+    while world.object("b").is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_ne!(world.version("b").etag, version.etag, "such a copy has an ETag of its own");
+    let next = world.after_crash();
+    (world, next, version, content)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unrecorded_rename_of_what_went_up_in_parts_is_no_conflict() {
+    let _one_thread = on_one_thread();
+    for new in [None, Some(at("1700000000.000000001"))] {
+        let (_killed, next, _, content) = killed_after_an_unrecorded_rename(new).await;
+        next.start();
+        next.settled().await;
+        assert_eq!((next.keys(), next.writer.backlog().conflicts), (vec!["b".to_owned()], 0));
+        assert!(next.object("b").unwrap() == content);
+        assert_eq!(next.counts.of(Operation::CopyObject), 0, "what is there will do");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_changes_after_an_unrecorded_rename_is_no_conflict_with_itself() {
+    let _one_thread = on_one_thread();
+    let (_killed, next, version, mut content) = killed_after_an_unrecorded_rename(None).await;
+    let file = next.cache.of_version(&version).unwrap();
+    next.staged("b", &file, Condition::IfAbsent, false);
+    file.write_at(3, b"!").unwrap();
+    content[3] = b'!';
+    next.start();
+    next.settled().await;
+    assert_eq!((next.keys(), next.writer.backlog().conflicts), (vec!["b".to_owned()], 0));
+    assert!(next.object("b").unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_hosts_object_is_not_taken_for_an_unrecorded_rename() {
+    let _one_thread = on_one_thread();
+    let (_killed, next, _, content) = killed_after_an_unrecorded_rename(None).await;
+    let theirs = bytes(content.len(), 9);
+    let _receipt = next.memory.put(&"b".into(), Body::new(theirs.clone()), &at("1700000000.000000002"), &Condition::Any).await.unwrap();
+    next.start();
+    next.settled().await;
+    assert_eq!((next.writer.backlog().conflicts, next.keys().len()), (1, 2), "both sides are kept: {:?}", next.keys());
+    assert_eq!(next.object("b").unwrap(), theirs);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unrecorded_copy_under_older_headers_gets_the_newer_ones() {
     let _one_thread = on_one_thread();
