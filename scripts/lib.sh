@@ -13,6 +13,7 @@ TOXIPROXY_VERSION=v2.5.0
 FSX_VERSION=0.3.2
 XFSTESTS_COMMIT=63a29724a85f1999e49bf0a9bf0d22643b6116e5
 XFSTESTS_ADDRESSES=(https://git.kernel.org/pub/scm/fs/xfs/xfstests-dev.git https://github.com/kdave/xfstests.git)
+MUSL_TARGET=$(uname -m)-unknown-linux-musl
 DJANGO_VERSION=$(sed -n 's/^Django==//p' "$ROOT/tests/requirements.txt")
 DJANGO_SOURCES=$DEV/django-$DJANGO_VERSION
 PYTHON=$DEV/venv/bin/python
@@ -177,6 +178,13 @@ need_packages() {
   local pair missing=()
   for pair; do have "${pair%%:*}" || missing+=("${pair##*:}"); done
   [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+}
+
+# A C library that programs can hold whole: Rust's part of it, and the compiler for what is written in C (SQLite, and the
+# cryptography under TLS). Fails where one can't be had.
+need_musl() {
+  rustup target list --installed | grep -qx "$MUSL_TARGET" || run rustup target add "$MUSL_TARGET" >&2 || return
+  need_packages musl-gcc:musl-tools
 }
 
 # What else mounts buckets. An rclone in $DEV/bin, newer than the distribution's, goes before that.

@@ -52,7 +52,13 @@ fn give_memory_back() {
     }
 }
 
-fn set_limit(resource: libc::__rlimit_resource_t, change: impl Fn(&mut libc::rlimit)) {
+/// The C libraries have different types for it.
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
+fn set_limit(resource: Resource, change: impl Fn(&mut libc::rlimit)) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a valid resource and an out-pointer that lives during the call.
     let mut done = unsafe { libc::getrlimit(resource, &raw mut limit) };
@@ -110,7 +116,8 @@ pub fn is_overlay(directory: &Path) -> bool {
     let mut facts: libc::statfs = unsafe { mem::zeroed() };
     // SAFETY: a NUL-terminated path and an out-pointer that live during the call.
     let done = unsafe { libc::statfs(path.as_ptr(), &raw mut facts) };
-    done == 0 && facts.f_type == libc::OVERLAYFS_SUPER_MAGIC
+    // Of which the C libraries have different types.
+    done == 0 && i128::from(facts.f_type) == i128::from(libc::OVERLAYFS_SUPER_MAGIC)
 }
 
 /// What was asked for, as far as the cache's disk allows it: it has to tell of every write.
