@@ -184,7 +184,8 @@ need_packages() {
 # cryptography under TLS). Fails where one can't be had.
 need_musl() {
   rustup target list --installed | grep -qx "$MUSL_TARGET" || run rustup target add "$MUSL_TARGET" >&2 || return
-  need_packages musl-gcc:musl-tools
+  # In a shell of its own: where it can't be installed, that one ends.
+  (need_packages musl-gcc:musl-tools)
 }
 
 # What else mounts buckets. An rclone in $DEV/bin, newer than the distribution's, goes before that.
