@@ -57,8 +57,7 @@ impl Fs {
     fn is_old_absence(&self, parent: Ino, name: &Arc<str>) -> bool {
         let names = self.names.lock();
         let Some(node) = names.directory(parent) else { return false };
-        if node.is_filling(Instant::now()) && node.complete_at().is_some_and(|known| self.fresh_since().is_none_or(|since| known >= since))
-        {
+        if node.is_filling(Instant::now()) && node.complete_at().is_some_and(|known| self.is_believed(node, known)) {
             return false;
         }
         let just_asked = node.last_missing.as_ref().filter(|(missing, _)| missing == name).map(|(_, answered)| *answered);

@@ -98,7 +98,7 @@ impl Fs {
         if self.names.lock().key(ino).is_none() {
             return Ok(Snapshot { entries: Vec::new(), parent: ino });
         }
-        self.load_listing_or_remember(ino).await?;
+        self.load_listing_or_remember(ino, self.fresh_since()).await?;
         let mut names = self.names.lock();
         self.adopt_wanted(&mut names, ino)?;
         let parent = names.get(ino).and_then(|inode| inode.place.as_ref()).map_or(ROOT, |(parent, _)| *parent);
@@ -147,12 +147,11 @@ impl Fs {
     }
 
     /// Makes the directory's listing fresh.
-    pub(super) async fn load_listing(&self, ino: Ino) -> Result<()> {
+    pub(super) async fn load_listing(&self, ino: Ino, since: Option<Instant>) -> Result<()> {
         let key = {
             let names = self.names.lock();
             let key = self.directory_key(&names, ino)?;
             let listed = names.directory(ino).and_then(|node| node.listed);
-            let since = self.fresh_since();
             if listed.is_some_and(|listed| since.is_none_or(|since| listed >= since)) {
                 return Ok(());
             }
@@ -202,7 +201,7 @@ impl Fs {
     }
 
     /// Others who come meanwhile ask for themselves.
-    fn begin_peek(&self, ino: Ino) -> Result<Key> {
+    pub(super) fn begin_peek(&self, ino: Ino) -> Result<Key> {
         let mut names = self.names.lock();
         let key = self.directory_key(&names, ino)?;
         names.directory_mut(ino).ok_or(Error::NotDirectory)?.peeks.last = Some(Instant::now());
@@ -426,7 +425,7 @@ impl Fs {
     /// Makes the listing fresh for a removal. Where it hid something, that is asked anew: an object that was just being
     /// stored or removed can be listed twice, as itself and as a directory.
     pub(super) async fn load_listing_for_removal(&self, ino: Ino) -> Result<()> {
-        self.answer_of(false, self.load_listing(ino)).await?;
+        self.answer_of(false, self.load_listing(ino, self.fresh_since())).await?;
         let doubtful = {
             let mut names = self.names.lock();
             let hides = names.key(ino).is_some_and(|key| self.hidden.lock().contains_key(&key));
@@ -435,7 +434,7 @@ impl Fs {
             }
             hides
         };
-        if doubtful { self.answer_of(false, self.load_listing(ino)).await } else { Ok(()) }
+        if doubtful { self.answer_of(false, self.load_listing(ino, self.fresh_since())).await } else { Ok(()) }
     }
 
     /// Returns when everything below the directory is in the bucket.

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::outage::Remembered;
 use super::question::{Ask, Question};
-use super::{Entry, Fs, Lookup};
+use super::{Entry, Fs, Lookup, WriteMode};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
-use crate::namespace::{Child, File, Ino, Inode, Modified, Namespace, Node, ROOT, Symlink, attributes, keys};
+use crate::namespace::{Child, Directory, File, Ino, Inode, Modified, Namespace, Node, ROOT, Symlink, attributes, keys};
 use crate::types::Key;
 use crate::{clock, error};
 
@@ -20,8 +20,11 @@ use crate::{clock, error};
 const TURNS: usize = 16;
 
 /// To this size listing a directory anew is cheaper than asking for each of the names that a program makes in it: a LIST
-/// for a thousand, once a TTL, against a HEAD and a LIST for each.
+/// a second, against a HEAD and a LIST for each.
 const LIST_FOR_FILLING: usize = 10_000;
+
+/// Names that one LIST shows.
+const PAGE: usize = 1000;
 
 /// What memory and local state say of a name.
 enum Answer {
@@ -94,7 +97,8 @@ impl Fs {
                 Answer::Ask(Question { ask: Ask::Headers { ino }, .. }) if self.asking.answered(ino).await => continue,
                 Answer::Ask(question) => question,
                 Answer::List => {
-                    self.load_listing_or_remember(parent).await?;
+                    self.begin_peek(parent)?;
+                    self.load_listing_or_remember(parent, Some(begun)).await?;
                     continue;
                 }
                 Answer::Peek => {
@@ -180,14 +184,15 @@ impl Fs {
                     return Ok(Answer::Ask(Question { parent, name: Arc::clone(name), key, ask }));
                 }
             }
-            Some(Child::Missing(checked)) if listed || (is_fresh(Some(checked)) && recent(checked)) => return Ok(Answer::Is(None)),
-            None if listed => return Ok(Answer::Is(None)),
+            Some(Child::Missing(checked)) if is_fresh(Some(checked)) && recent(checked) => return Ok(Answer::Is(None)),
+            Some(Child::Missing(_)) | None if listed => return Ok(self.not_listed(parent, name, key, removed)),
             Some(Child::Missing(_)) | None if node.is_filling(Instant::now()) => {
-                if is_fresh(node.complete_at()) {
-                    return Ok(Answer::Is(None));
+                if node.complete_at().is_some_and(|known| is_fresh(Some(known)) && (known >= begun || self.is_believed(node, known))) {
+                    return Ok(self.not_listed(parent, name, key, removed));
                 }
-                // In an outage what was listed before is the answer, however old.
-                if node.complete && node.children.len() < LIST_FOR_FILLING && !self.outage.is_on() {
+                // Others who come meanwhile ask for themselves. In an outage what was listed before is the answer, however old.
+                let listed_of_late = node.peeks.last.is_some_and(|last| last.elapsed() < self.absence_ttl(node));
+                if node.complete && node.children.len() < LIST_FOR_FILLING && !listed_of_late && !self.outage.is_on() {
                     return Ok(Answer::List);
                 }
             }
@@ -205,6 +210,16 @@ impl Fs {
             Ask::FileFirst
         };
         Ok(Answer::Ask(Question { parent, name: Arc::clone(name), key, ask }))
+    }
+
+    /// The directory's listing, which is fresh enough, lacks the name. In through mode a name that another host has saved
+    /// since shows at once, because there a program is told that it is saved and may send people to any of the hosts: a HEAD,
+    /// a twelfth of a LIST's price, asks for it.
+    fn not_listed(&self, parent: Ino, name: &Arc<str>, key: Key, removed: bool) -> Answer {
+        if self.config.write_mode == WriteMode::Back || self.config.exclusive || removed || self.outage.is_on() {
+            return Answer::Is(None);
+        }
+        Answer::Ask(Question { parent, name: Arc::clone(name), key, ask: Ask::ObjectOnly })
     }
 
     /// The inode exists; whether its attributes are known too.
@@ -297,9 +312,18 @@ impl Fs {
         let Some(node) = names.directory(parent) else { return Duration::ZERO };
         match node.children.get(name) {
             Some(Child::Missing(checked)) => self.config.negative_ttl.saturating_sub(checked.elapsed()),
-            _ => {
-                node.listed.map_or(Duration::ZERO, |listed| self.config.ttl.saturating_sub(listed.elapsed()).min(self.config.negative_ttl))
-            }
+            _ => node.complete_at().map_or(Duration::ZERO, |known| self.absence_ttl(node).saturating_sub(known.elapsed())),
         }
+    }
+
+    /// How long a directory's names are all that it has. While a program fills it, one LIST a second tells which of its new
+    /// names are free, however many pages that takes.
+    fn absence_ttl(&self, node: &Directory) -> Duration {
+        let pages = if node.is_filling(Instant::now()) { node.children.len() / PAGE + 1 } else { 1 };
+        self.config.negative_ttl.saturating_mul(u32::try_from(pages).unwrap_or(u32::MAX)).min(self.config.ttl)
+    }
+
+    pub(super) fn is_believed(&self, node: &Directory, known: Instant) -> bool {
+        self.config.exclusive || known.elapsed() < self.absence_ttl(node)
     }
 }

@@ -265,12 +265,12 @@ impl Fs {
     }
 
     /// A listing that can't be had is what is known. Err: nothing is.
-    pub(super) async fn load_listing_or_remember(&self, ino: Ino) -> Result<()> {
+    pub(super) async fn load_listing_or_remember(&self, ino: Ino, since: Option<Instant>) -> Result<()> {
         let known_before = self.names.lock().directory(ino).is_some_and(|node| node.complete);
         if known_before && self.outage.is_on() {
             return Ok(());
         }
-        match self.answer_of(known_before, self.load_listing(ino)).await {
+        match self.answer_of(known_before, self.load_listing(ino, since)).await {
             Err(error) if is_outage(&error) => {
                 self.adopt_cached_children(ino)?;
                 let names = self.names.lock();

@@ -2,20 +2,31 @@
 
 use std::time::Duration;
 
+use mediafs::fs::WriteMode;
 use mediafs::store::fault::{Fault, Rule};
 use mediafs::store::{ErrorKind, Operation};
 
-use crate::world::{Bucket, World};
+use crate::world::{Bucket, Options, World};
+
+const EXCLUSIVE: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+
+/// How many HEADs and LISTs there were.
+fn asked(mount: &World) -> (u64, u64) {
+    (mount.counts.of(Operation::HeadObject), mount.counts.of(Operation::ListObjectsV2))
+}
+
+fn since(mount: &World, before: (u64, u64)) -> (u64, u64) {
+    let after = asked(mount);
+    (after.0 - before.0, after.1 - before.1)
+}
 
 /// Asks for so many names in `d`, none of which exists; how many HEADs and LISTs that was.
 async fn miss(mount: &World, names: std::ops::Range<u32>) -> (u64, u64) {
-    let asked = || (mount.counts.of(Operation::HeadObject), mount.counts.of(Operation::ListObjectsV2));
-    let before = asked();
+    let before = asked(mount);
     for name in names {
         assert!(!mount.exists(&format!("d/no-{name}.jpg")).await);
     }
-    let after = asked();
-    (after.0 - before.0, after.1 - before.1)
+    since(mount, before)
 }
 
 /// A bucket with so many files in `d`, and a mount that knows of the directory.
@@ -78,4 +89,77 @@ async fn what_is_made_here_meanwhile_is_not_overlooked() {
         }
     }
     assert_eq!(mount.names("d").await.unwrap().len(), 33);
+}
+
+/// Makes so many new names in `d` without a pause, alone, as Django does.
+async fn fill(mount: &World, names: std::ops::Range<u32>) {
+    for number in names {
+        mount.save_with(&format!("d/mine-{number}.jpg"), b"x", EXCLUSIVE).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fills_a_directory_sees_what_another_host_made_in_it_as_soon_as_others_do() {
+    for made_here in [true, false] {
+        let bucket = Bucket::new();
+        let mount = bucket.mount();
+        if made_here {
+            mount.mkdir("d").await.unwrap();
+        } else {
+            bucket.put("d/0.jpg", b"x").await;
+            mount.names("d").await.unwrap();
+        }
+        for turn in 0..5 {
+            fill(&mount, turn * 10..turn * 10 + 10).await;
+            bucket.put(&format!("d/theirs-{turn}.jpg"), b"x").await;
+            // Long enough that an absence is not believed, and short enough that the filling goes on.
+            tokio::time::advance(Duration::from_millis(1_001)).await;
+            let before = asked(&mount);
+            assert!(mount.exists(&format!("d/theirs-{turn}.jpg")).await, "made here {made_here}, turn {turn}");
+            assert!(!mount.exists("d/nobodys.jpg").await);
+            assert_eq!(since(&mount, before).1, 1, "one LIST for both");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wide_directory_that_is_being_filled_is_listed_once_a_second_at_the_most() {
+    let bucket = Bucket::new();
+    for number in 0..3_500 {
+        bucket.put(&format!("d/{number:04}.jpg"), b"x").await;
+    }
+    let mount = bucket.mount();
+    mount.names("d").await.unwrap();
+    fill(&mount, 0..10).await;
+    let before = asked(&mount);
+    for number in 10..210 {
+        fill(&mount, number..number + 1).await;
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    let (heads, lists) = since(&mount, before);
+    assert!(heads <= 5 && (16..=20).contains(&lists), "20 seconds, four pages each time: {heads} and {lists}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_through_mode_what_another_host_saved_shows_at_once() {
+    let bucket = Bucket::new();
+    let options = || Options { write_mode: WriteMode::Through, ..Options::default() };
+    let (mount, other) = (bucket.mount_with(options()), bucket.mount_with(options()));
+    mount.mkdir("d").await.unwrap();
+    fill(&mount, 0..20).await;
+    let before = asked(&mount);
+    for number in 0..20 {
+        other.save_with(&format!("d/theirs-{number}.jpg"), b"x", EXCLUSIVE).await.unwrap();
+        assert!(mount.exists(&format!("d/theirs-{number}.jpg")).await, "made by another host while this one fills the directory");
+    }
+    assert_eq!(since(&mount, before), (20, 0));
+    mount.names("d").await.unwrap();
+    other.save("d/after.jpg", b"x").await.unwrap();
+    assert!(mount.exists("d/after.jpg").await, "made since the directory was listed");
+    // Of a name that was asked for itself, the answer holds.
+    assert!(!mount.exists("d/early.jpg").await);
+    other.save("d/early.jpg", b"x").await.unwrap();
+    assert!(!mount.exists("d/early.jpg").await);
+    tokio::time::advance(Duration::from_millis(1_001)).await;
+    assert!(mount.exists("d/early.jpg").await);
 }
