@@ -152,7 +152,14 @@ class Minio(Store):
         return counts
 
     def received_bytes(self):
-        found = re.findall(r"minio_api_requests_traffic_received_bytes\{[^}]*\} (\S+)", self._metrics())
+        return self._traffic("received")
+
+    def sent_bytes(self):
+        """Bytes of all answers so far."""
+        return self._traffic("sent")
+
+    def _traffic(self, way):
+        found = re.findall(r"minio_api_requests_traffic_" + way + r"_bytes\{[^}]*\} (\S+)", self._metrics())
         return sum(int(float(value)) for value in found)
 
 
