@@ -146,7 +146,7 @@ impl Fs {
         Ok(())
     }
 
-    /// Makes the directory's listing fresh.
+    /// Has the directory's listing as the bucket has it at `since` or later (None: at any time).
     pub(super) async fn load_listing(&self, ino: Ino, since: Option<Instant>) -> Result<()> {
         let key = {
             let names = self.names.lock();
@@ -200,7 +200,7 @@ impl Fs {
         }
     }
 
-    /// Others who come meanwhile ask for themselves.
+    /// Notes that all names are asked for: others who come meanwhile ask for themselves.
     pub(super) fn begin_peek(&self, ino: Ino) -> Result<Key> {
         let mut names = self.names.lock();
         let key = self.directory_key(&names, ino)?;

@@ -191,8 +191,9 @@ impl Fs {
                     return Ok(self.not_listed(parent, name, key, removed));
                 }
                 // Others who come meanwhile ask for themselves. In an outage what was listed before is the answer, however old.
-                let listed_of_late = node.peeks.last.is_some_and(|last| last.elapsed() < self.absence_ttl(node));
-                if node.complete && node.children.len() < LIST_FOR_FILLING && !listed_of_late && !self.outage.is_on() {
+                let believed = self.absence_ttl(node);
+                let is_due = !believed.is_zero() && node.peeks.last.is_none_or(|last| last.elapsed() >= believed);
+                if is_due && node.complete && node.children.len() < LIST_FOR_FILLING && !self.outage.is_on() {
                     return Ok(Answer::List);
                 }
             }

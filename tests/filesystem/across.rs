@@ -6,9 +6,7 @@ use mediafs::error::Error;
 use mediafs::fs::WriteMode;
 use mediafs::writer::OnConflict;
 
-use crate::world::{Bucket, Options};
-
-const EXCLUSIVE: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+use crate::world::{Bucket, EXCLUSIVE, Options};
 
 fn through(host: &'static str) -> Options {
     Options { write_mode: WriteMode::Through, host, ..Options::default() }

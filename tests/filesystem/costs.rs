@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use mediafs::store::ObjectStore;
 use mediafs::store::fault::{Fault, Rule};
 
-use crate::world::{Bucket, World, requests};
-
-const EXCLUSIVE: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+use crate::world::{Bucket, EXCLUSIVE, World, requests};
 
 /// Requests since `before`, as `[("HeadObject", 1), …]`.
 fn since(mount: &World, before: &BTreeMap<&'static str, u64>) -> Vec<(&'static str, u64)> {

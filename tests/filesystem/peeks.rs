@@ -6,9 +6,7 @@ use mediafs::fs::WriteMode;
 use mediafs::store::fault::{Fault, Rule};
 use mediafs::store::{ErrorKind, Operation};
 
-use crate::world::{Bucket, Options, World};
-
-const EXCLUSIVE: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+use crate::world::{Bucket, EXCLUSIVE, Options, World};
 
 /// How many HEADs and LISTs there were.
 fn asked(mount: &World) -> (u64, u64) {
@@ -138,6 +136,26 @@ async fn a_wide_directory_that_is_being_filled_is_listed_once_a_second_at_the_mo
     }
     let (heads, lists) = since(&mount, before);
     assert!(heads <= 5 && (16..=20).contains(&lists), "20 seconds, four pages each time: {heads} and {lists}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_absence_is_believed_a_new_name_is_asked_for_and_nothing_listed_for_it() {
+    let bucket = Bucket::new();
+    for number in 0..3_500 {
+        bucket.put(&format!("d/{number:04}.jpg"), b"x").await;
+    }
+    let mount = bucket.mount_with(Options { negative_ttl: Duration::ZERO, ..Options::default() });
+    mount.names("d").await.unwrap();
+    fill(&mount, 0..10).await;
+    let before = asked(&mount);
+    for number in 10..60 {
+        fill(&mount, number..number + 1).await;
+        bucket.put(&format!("d/theirs-{number}.jpg"), b"x").await;
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(mount.exists(&format!("d/theirs-{number}.jpg")).await);
+    }
+    let (heads, lists) = since(&mount, before);
+    assert!(heads <= 200 && lists <= 100, "{heads} and {lists} for 50 new names and 50 of another host");
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,12 +136,16 @@ impl Events for LateWord {
     }
 }
 
+/// As Django's storage opens a new file.
+pub const EXCLUSIVE: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+
 /// What differs from one test's mount to another's.
 #[derive(Clone)]
 pub struct Options {
     pub write_mode: WriteMode,
     pub on_conflict: OnConflict,
     pub ttl: Duration,
+    pub negative_ttl: Duration,
     pub host: &'static str,
     pub cache_bytes: u64,
     pub folds_names: bool,
@@ -159,6 +163,7 @@ impl Default for Options {
             write_mode: WriteMode::Back,
             on_conflict: OnConflict::KeepBoth,
             ttl: Duration::from_secs(10),
+            negative_ttl: Duration::from_secs(1),
             host: "here",
             cache_bytes: 1 << 30,
             folds_names: false,
@@ -212,7 +217,7 @@ impl Bucket {
         let config = FsConfig {
             write_mode: options.write_mode,
             ttl: options.ttl,
-            negative_ttl: Duration::from_secs(1),
+            negative_ttl: options.negative_ttl,
             exclusive: false,
             read_only: false,
             no_access_times: options.no_access_times,
