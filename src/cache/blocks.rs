@@ -21,6 +21,15 @@ impl Blocks {
         Self { unit, end: 0, holes: SpanSet::default() }
     }
 
+    /// The first so many bytes, whole blocks, and no hole.
+    pub fn solid(unit: u64, bytes: u64) -> Self {
+        Self { end: bytes, ..Self::new(unit) }
+    }
+
+    pub fn is_solid(&self) -> bool {
+        self.holes.is_empty()
+    }
+
     /// Occupied bytes.
     pub fn bytes(&self) -> u64 {
         self.end - self.holes.bytes()

@@ -7,7 +7,7 @@
 //! - `freed`: parts that an upload holds, and other bytes that the bucket has, give up their room.
 //! - `sums`, `verify`, `damage`, `rewrite`, `seal`: checksums of what it holds: pure, checked by reads, found wrong, of bytes
 //!   that change, and as the journal has them.
-//! - `blocks`, `index`, `budget`, `disk`: all files, their bytes, their places on the disk.
+//! - `blocks`, `index`, `budget`, `disk`: all files, their bytes, their places on the disk. `idle`: those that nobody uses.
 //! - `shared`: what they have in common; eviction; the lock order. `spares`: files made ahead.
 //! - `open`, `torn`, `sync`: a start, one after a crash of the machine, and every few seconds. `audit`: is a file whole?
 //!
@@ -31,6 +31,7 @@ mod disk;
 mod file;
 mod fill;
 mod freed;
+mod idle;
 mod index;
 mod open;
 mod pin;

@@ -14,7 +14,6 @@ use crate::types::{FileId, Span, Version};
 use super::budget::Budget;
 use super::disk::{self, Disk, OnDisk};
 use super::file::LocalFile;
-use super::index::Index;
 use super::shared::{Counters, Shared};
 use super::state::State;
 use super::torn::{self, Crash};
@@ -124,10 +123,11 @@ pub fn open_on(disk: Disk, directory: &Path, journal: Arc<Journal>, limits: Limi
     delete(&disk, &journal, &found.dropped, on_disk.keys())?;
     found.kept.sort_by_key(|kept| kept.row.used);
     let clock = found.kept.last().map_or(0, |kept| kept.row.used);
-    let shared = Arc::new(Shared::new(disk, journal, Budget::new(limits), Index::new(clock), next, damage));
+    let shared = Shared::new(disk, journal, Budget::new(limits), clock, next, damage);
     for kept in found.kept {
         let freed = freed.remove(&kept.row.id).unwrap_or_default();
         load(&shared, kept, &freed, trusted)?;
+        shared.index.lock().rest(1);
     }
     let over = shared.budget.counts().bytes.saturating_sub(limits.size_bytes);
     shared.evict(over);

@@ -29,8 +29,11 @@ use super::spares::Spares;
 /// Descriptors kept open beyond those of pinned files. Opening costs 2 µs; a process has 1,024 by default.
 const DESCRIPTORS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
-/// A file in the index takes about 500 bytes of memory, so the index takes half a gigabyte at the most.
+/// One that nobody uses takes about 450 bytes of memory, so that all of them take half a gigabyte at the most.
 const MAX_FILES: usize = 1_000_000;
+
+/// Files looked at with the index locked.
+const REST_BATCH: usize = 256;
 
 /// Ids are reserved in the journal by so many at once: one commit for as many new files.
 const ID_BATCH: u64 = 4096;
@@ -88,12 +91,13 @@ struct Ids {
 }
 
 impl Shared {
-    pub fn new(disk: Disk, journal: Arc<Journal>, budget: Budget, index: Index, next_id: u64, damage: Counters) -> Self {
-        Self {
+    /// `clock`: past every use that was journalled.
+    pub fn new(disk: Disk, journal: Arc<Journal>, budget: Budget, clock: u64, next_id: u64, damage: Counters) -> Arc<Self> {
+        Arc::new_cyclic(|home| Self {
             disk,
             journal,
             budget,
-            index: Mutex::new(index),
+            index: Mutex::new(Index::new(clock, home.clone())),
             descriptors: Mutex::new(LruCache::new(DESCRIPTORS)),
             stale: Mutex::default(),
             room: Notify::new(),
@@ -104,7 +108,7 @@ impl Shared {
             damage,
             spares: Spares::default(),
             ids: Mutex::new(Ids { next: next_id, end: next_id }),
-        }
+        })
     }
 
     /// A number that no data file of this directory ever had.
@@ -131,6 +135,15 @@ impl Shared {
             if self.evict_one().is_none() {
                 break;
             }
+        }
+    }
+
+    /// Forgets what need not be in memory of files that nobody uses.
+    pub fn rest(&self) {
+        let mut left = self.index.lock().surplus();
+        while left > 0 {
+            self.index.lock().rest(REST_BATCH);
+            left = left.saturating_sub(REST_BATCH);
         }
     }
 

@@ -1,16 +1,85 @@
 //! A set of bytes of a file, as sorted, disjoint, non-touching spans. Pure.
 //!
-//! A tree, not a vector: random reads into a large file make a hundred thousand spans, and each step stays logarithmic.
+//! A tree, not a vector: random reads into a large file make a hundred thousand spans, and each step stays logarithmic. Most
+//! sets are one span, of which there are several for each file that the cache has: those take no tree.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::types::Span;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpanSet {
-    /// Start to end. Never empty spans; between two of them lies at least one byte.
-    ends: BTreeMap<u64, u64>,
+    ends: Ends,
     bytes: u64,
+}
+
+/// Start to end. Never empty spans; between two of them lies at least one byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ends {
+    /// One span, or none where it is empty.
+    One(u64, u64),
+    /// Two and more.
+    Many(BTreeMap<u64, u64>),
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self::One(0, 0)
+    }
+}
+
+impl Ends {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::One(start, end) if start == end)
+    }
+
+    /// The spans that start in `starts`, in order.
+    fn starting(&self, starts: Range<u64>) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let (one, many) = match self {
+            Self::One(start, end) => (Some((*start, *end)).filter(|(start, end)| start < end && starts.contains(start)), None),
+            Self::Many(ends) => (None, Some(ends.range(starts).map(|(&start, &end)| (start, end)))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn first_of(&self, starts: Range<u64>) -> Option<(u64, u64)> {
+        self.starting(starts).next()
+    }
+
+    /// The span that starts at `at` or before, and nearest to it.
+    fn last_to(&self, at: u64) -> Option<(u64, u64)> {
+        match self {
+            Self::One(start, end) => Some((*start, *end)).filter(|(start, end)| start < end && *start <= at),
+            Self::Many(ends) => ends.range(..=at).next_back().map(|(&start, &end)| (start, end)),
+        }
+    }
+
+    /// A span that touches no other one; in place of what starts where it does.
+    fn put(&mut self, start: u64, end: u64) {
+        match self {
+            Self::One(from, to) if from == to || *from == start => (*from, *to) = (start, end),
+            Self::One(from, to) => *self = Self::Many(BTreeMap::from([(*from, *to), (start, end)])),
+            Self::Many(ends) => {
+                ends.insert(start, end);
+            }
+        }
+    }
+
+    /// Takes out the span that starts there.
+    fn take(&mut self, start: u64) {
+        match self {
+            Self::One(..) => *self = Self::default(),
+            Self::Many(ends) => {
+                ends.remove(&start);
+                if ends.len() == 1
+                    && let Some((&start, &end)) = ends.first_key_value()
+                {
+                    *self = Self::One(start, end);
+                }
+            }
+        }
+    }
 }
 
 impl SpanSet {
@@ -28,7 +97,7 @@ impl SpanSet {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Span> + '_ {
-        self.ends.iter().map(|(&start, &end)| start..end)
+        self.ends.starting(0..u64::MAX).map(|(start, end)| start..end)
     }
 
     pub fn insert(&mut self, span: Span) {
@@ -36,7 +105,7 @@ impl SpanSet {
             return;
         }
         let Span { mut start, mut end } = span;
-        if let Some((&before, &before_end)) = self.ends.range(..=start).next_back()
+        if let Some((before, before_end)) = self.ends.last_to(start)
             && before_end >= start
         {
             if before_end >= end {
@@ -44,24 +113,24 @@ impl SpanSet {
             }
             start = before;
         }
-        while let Some((&next, &next_end)) = self.ends.range(start..=end).next() {
+        while let Some((next, next_end)) = self.ends.first_of(start..end.saturating_add(1)) {
             end = end.max(next_end);
-            self.ends.remove(&next);
+            self.ends.take(next);
             self.bytes -= next_end - next;
         }
-        self.ends.insert(start, end);
+        self.ends.put(start, end);
         self.bytes += end - start;
     }
 
     pub fn remove(&mut self, span: Span) {
         for part in self.within(span.clone()) {
             let (start, end) = self.holding(part.start).expect("a part of the set lies in one of its spans");
-            self.ends.remove(&start);
+            self.ends.take(start);
             if start < part.start {
-                self.ends.insert(start, part.start);
+                self.ends.put(start, part.start);
             }
             if part.end < end {
-                self.ends.insert(part.end, end);
+                self.ends.put(part.end, end);
             }
             self.bytes -= part.end - part.start;
         }
@@ -83,8 +152,7 @@ impl SpanSet {
             return Vec::new();
         }
         let first = self.holding(span.start).map_or(span.start, |(start, _)| start);
-        let parts = self.ends.range(first..span.end);
-        parts.map(|(&start, &end)| start.max(span.start)..end.min(span.end)).collect()
+        self.ends.starting(first..span.end).map(|(start, end)| start.max(span.start)..end.min(span.end)).collect()
     }
 
     /// The parts of `span` that are not in the set, in order.
@@ -115,7 +183,7 @@ impl SpanSet {
     }
 
     fn holding(&self, at: u64) -> Option<(u64, u64)> {
-        self.ends.range(..=at).next_back().map(|(&start, &end)| (start, end)).filter(|&(_, end)| end > at)
+        self.ends.last_to(at).filter(|&(_, end)| end > at)
     }
 }
 

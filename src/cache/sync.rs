@@ -48,6 +48,7 @@ impl Shared {
                 }
             }
         }
+        self.rest();
         first_error.and(self.disk.sync_names(names.into_iter()).map_err(Error::from)).and(self.journal_use())
     }
 

@@ -1,10 +1,12 @@
 //! A cache on a real directory. `model` compares a file with a vector of bytes over random steps and crashes, `crash`
 //! goes through what a start can find, `order` through what is on the disk before what, `room` through budget and eviction,
-//! `race` lets threads get in each other's way, `refusal` breaks the journal, `rot` the data, `spares` are made ahead.
+//! `idle` through what nobody uses, `race` lets threads get in each other's way, `refusal` breaks the journal, `rot` the data,
+//! `spares` are made ahead.
 #![allow(clippy::single_range_in_vec_init, reason = "a list of one span is what is meant")]
 
 mod crash;
 mod freed;
+mod idle;
 mod model;
 mod order;
 mod race;

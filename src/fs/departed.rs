@@ -23,7 +23,8 @@ impl Fs {
     /// or when the kernel forgets it. What isn't here whole can't be kept: the bucket forgets it.
     pub(super) fn part_with(&self, names: &mut Namespace, ino: Ino) {
         let Some(inode) = names.get(ino) else { return };
-        if let Some(local) = inode.file().and_then(|file| file.local.clone()) {
+        let cached = || self.cache.find_version(inode.version()?);
+        if let Some(local) = inode.file().and_then(|file| file.local.clone().or_else(cached)) {
             let pin = local.pin();
             if inode.lookups > 0 && local.is_complete() {
                 self.departed.0.lock().insert(ino, pin);

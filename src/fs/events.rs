@@ -6,9 +6,10 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::{Fs, MARKER};
+use crate::cache::LocalFile;
 use crate::clock;
 use crate::journal::Content;
-use crate::namespace::{File, Ino, Modified, Namespace, Node, Seen};
+use crate::namespace::{File, Ino, Inode, Modified, Namespace, Node, Seen};
 use crate::types::{FileId, Key, ObjectHeaders, Version};
 use crate::writer::Events;
 
@@ -65,8 +66,9 @@ impl Events for Fs {
         // Word of what a file was stored as may have come when it had another name already, and found nobody. With nothing
         // else wanted here, what still counts as held under another key is what was copied.
         let is_settled = clean && self.writer.pending(&version.key).is_none();
+        let held = names.get(ino).and_then(Inode::held);
+        let cached = self.moved(&names, held.as_ref(), content, &version.key);
         let Some(inode) = names.get_mut(ino) else { return };
-        let held = inode.held();
         let same_bytes = |a: &Version, b: &Version| a.etag == b.etag && a.key == b.key;
         // A copy of what was only listed has the size that is stored.
         let size = held.as_ref().filter(|held| inode.known && held.etag == version.etag).map_or(version.size, |held| held.size);
@@ -76,10 +78,16 @@ impl Events for Fs {
             (Node::File(node), Content::Staged(id)) if node.local.as_ref().is_some_and(|local| local.id() == *id) => {
                 inode.set_version(version.clone(), Modified::About(last_modified));
             }
+            // The writer had to take the bytes here, to break a cycle of copies, and nobody has opened the file since.
+            (Node::File(node), Content::Staged(_))
+                if node.local.is_none() && is_settled && held.as_ref().is_some_and(|held| held.key != version.key) =>
+            {
+                inode.set_version(version.clone(), Modified::About(last_modified));
+            }
             (Node::File(node), Content::CopyOf(old))
                 if held.as_ref().is_some_and(|held| same_bytes(held, old) || is_settled && held.key != version.key) =>
             {
-                rebase(node, held.as_ref(), version);
+                rebase(node, cached, held.as_ref(), version);
                 inode.set_version(version.clone(), Modified::About(last_modified));
             }
             (Node::Symlink(_), Content::Inline(_) | Content::CopyOf(_)) => {
@@ -90,22 +98,24 @@ impl Events for Fs {
         inode.checked = Some(Instant::now());
         // Changed since, they are newer here.
         let is_newer = self.writer.pending(&version.key).is_some();
-        if let Some(headers) = headers
-            && clean
-            && !is_newer
-        {
+        let headers = headers.filter(|_| clean && !is_newer);
+        if let Some(headers) = headers {
             inode.set_headers(headers.clone());
-            drop(names);
+        }
+        names.let_go(ino);
+        drop(names);
+        if let Some(headers) = headers {
             self.learn(version, last_modified, headers);
         }
     }
 
     fn renewed(&self, key: &Key, old: &Version, new: &Version) {
         let mut names = self.names.lock();
+        let cached = self.moved(&names, Some(old), &Content::CopyOf(old.clone()), key);
         let Some(inode) = names.find(key).and_then(|ino| names.get_mut(ino)) else { return };
         match &mut inode.node {
             Node::File(node) if node.version.as_ref() == Some(old) => {
-                rebase(node, Some(old), new);
+                rebase(node, cached, Some(old), new);
                 node.version = Some(new.clone());
             }
             Node::Symlink(link) if link.version.as_ref() == Some(old) => link.version = Some(new.clone()),
@@ -187,6 +197,12 @@ impl Fs {
         }
     }
 
+    /// The cached bytes of a version that was copied to `key`, where they move with it: its own name is that, or is gone.
+    fn moved(&self, names: &Namespace, held: Option<&Version>, content: &Content, key: &Key) -> Option<Arc<LocalFile>> {
+        let held = held.filter(|held| matches!(content, Content::CopyOf(_)) && (held.key == *key || names.find(&held.key).is_none()))?;
+        self.cache.find_version(held)
+    }
+
     /// What the bucket says of this name was asked before it changed.
     fn touch(&self, names: &mut Namespace, ino: Ino) {
         if let Some((parent, name)) = names.get(ino).and_then(|inode| inode.place.clone()) {
@@ -195,9 +211,9 @@ impl Fs {
     }
 }
 
-/// What is here of `old` is of `new` too.
-fn rebase(node: &mut File, old: Option<&Version>, new: &Version) {
-    if let Some(local) = node.local.as_ref().filter(|local| local.base().as_ref() == old)
+/// What is here of `old` is of `new` too. `cached`: where the inode itself holds no bytes.
+fn rebase(node: &mut File, cached: Option<Arc<LocalFile>>, old: Option<&Version>, new: &Version) {
+    if let Some(local) = node.local.clone().or(cached).filter(|local| local.base().as_ref() == old)
         && let Err(error) = local.rebase(new)
     {
         tracing::warn!(key = %new.key, %error, "the cached bytes of a copied file can't be kept");

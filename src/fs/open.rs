@@ -170,18 +170,25 @@ impl Fs {
         if handle.writable {
             handle.file.remove_writer();
         }
+        let ino = handle.ino;
         let mut names = self.names.lock();
-        let Some(inode) = names.get_mut(handle.ino) else { return };
+        let Some(inode) = names.get_mut(ino) else { return };
         inode.opens = inode.opens.saturating_sub(1);
         let last = inode.opens == 0;
-        match names.key(handle.ino) {
+        match names.key(ino) {
             Some(key) if handle.writable => self.writer.closed(&key),
             None if last => {
-                self.part_with(&mut names, handle.ino);
+                self.part_with(&mut names, ino);
                 // Another version than the inode shows by now.
                 self.cache.discard(handle.file.id());
             }
             _ => {}
+        }
+        drop(names);
+        // Its pin goes with it.
+        drop(handle);
+        if last {
+            self.names.lock().let_go(ino);
         }
     }
 }

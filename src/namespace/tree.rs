@@ -192,6 +192,19 @@ impl Namespace {
         old
     }
 
+    /// The data file of an inode that nobody has open, and that the bucket has as it is, need not be in memory: it is found by
+    /// its version. (Not where another name is in that version: then it would be looked for under a key that is to go.)
+    pub fn let_go(&mut self, ino: Ino) {
+        let Some(key) = self.key(ino) else { return };
+        let Some(Inode { opens: 0, node: Node::File(file), .. }) = self.get_mut(ino) else { return };
+        let version = file.version.as_ref().filter(|version| version.key == key);
+        if let (Some(version), Some(local)) = (version, &file.local)
+            && local.is_at_rest_as(version)
+        {
+            file.local = None;
+        }
+    }
+
     /// Removes an inode that nothing refers to any more. A directory goes with what is below it.
     pub fn remove_if_unused(&mut self, ino: Ino) -> bool {
         let unused = ino != ROOT && self.get(ino).is_some_and(|i| i.place.is_none() && i.lookups == 0 && i.opens == 0);

@@ -8,6 +8,7 @@ mod costs;
 mod fleet;
 mod gzip;
 mod hostile;
+mod idle;
 mod links;
 mod model;
 mod passthrough;
