@@ -201,7 +201,7 @@ impl Fs {
 
     /// The headers under which the inode belongs into the bucket at `key`.
     pub(super) fn headers_of(&self, inode: &Inode, key: &Key) -> ObjectHeaders {
-        let mut headers = inode.headers().clone();
+        let mut headers = inode.headers();
         let owner = self.defaults();
         let (kind, symlink) = match &inode.node {
             Node::File(_) => (FileType::File, None),

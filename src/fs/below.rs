@@ -149,7 +149,7 @@ impl Fs {
         if let Some(inode) = names.get_mut(absorbed.ino).filter(|inode| !inode.known)
             && inode.headers().storage_class != object.storage_class
         {
-            inode.headers_mut().storage_class = object.storage_class.clone();
+            inode.change_headers(|headers| headers.storage_class.clone_from(&object.storage_class));
         }
         there.insert(absorbed.ino);
         self.tell_kernel(at, last, absorbed);

@@ -42,7 +42,7 @@ impl Fs {
     async fn adopt(&self, source: &FileHandle, target: &FileHandle, version: &Version, from: u64, end: u64) -> Result<()> {
         // From here on nothing of ours changes the original, until the queue knows of the copy.
         let hold = self.writer.hold(&version.key);
-        let is_compressed = self.names.lock().get(source.ino).is_some_and(|inode| gzip::original_size(inode.headers()).is_some());
+        let is_compressed = self.names.lock().get(source.ino).is_some_and(|inode| gzip::original_size(&inode.headers()).is_some());
         // The copy may be a file that is not to be compressed.
         if is_compressed || source.file.is_dirty() || source.file.base().as_ref() != Some(version) || self.writer.is_landing(&version.key) {
             return Err(Error::Unsupported);

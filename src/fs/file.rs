@@ -13,7 +13,7 @@ use crate::cache::{LocalFile, WriteRefused};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
-use crate::namespace::{Ino, Namespace, Node, attributes};
+use crate::namespace::{Ino, Namespace, Node};
 use crate::store::{Condition, ErrorKind};
 use crate::types::{Key, Span};
 
@@ -139,7 +139,7 @@ impl Fs {
                     let mut names = self.names.lock();
                     if let Some(inode) = names.get_mut(ino) {
                         inode.changed(clock::now());
-                        attributes::forget_content(inode.headers_mut());
+                        inode.forget_content();
                         let mode = without_set_id(inode.mode);
                         if std::mem::replace(&mut inode.mode, mode) != mode {
                             // The kernel asks for size and times after a change, not for the mode.

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::filling::Filling;
 use super::outage::Remembered;
 use super::question::{Ask, Question};
 use super::{Entry, Fs, Lookup, WriteMode};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
-use crate::namespace::{Child, Directory, File, Ino, Inode, Modified, Namespace, Node, ROOT, Symlink, attributes, keys};
+use crate::namespace::{Child, File, Ino, Inode, Modified, Namespace, Node, ROOT, Symlink, attributes, keys};
 use crate::types::Key;
 use crate::{clock, error};
 
@@ -19,17 +20,12 @@ use crate::{clock, error};
 /// turns is enough for any real program.
 const TURNS: usize = 16;
 
-/// To this size listing a directory anew is cheaper than asking for each of the names that a program makes in it: a LIST
-/// a second, against a HEAD and a LIST for each.
-const LIST_FOR_FILLING: usize = 10_000;
-
-/// Names that one LIST shows.
-const PAGE: usize = 1000;
-
 /// What memory and local state say of a name.
 enum Answer {
     Is(Option<Ino>),
     Ask(Question),
+    /// The same in a wide directory that is being filled.
+    Wide(Question),
     /// All names of the directory, because one after the other is about to be asked.
     List,
     /// The same, if one LIST shows them.
@@ -96,6 +92,10 @@ impl Fs {
                 Answer::Ask(Question { ask: Ask::Headers { ino }, .. }) if need == Need::Name => return Ok(Some(ino)),
                 Answer::Ask(Question { ask: Ask::Headers { ino }, .. }) if self.asking.answered(ino).await => continue,
                 Answer::Ask(question) => question,
+                Answer::Wide(question) => {
+                    self.list_behind(parent);
+                    question
+                }
                 Answer::List => {
                     self.begin_peek(parent)?;
                     self.load_listing_or_remember(parent, Some(begun)).await?;
@@ -171,6 +171,7 @@ impl Fs {
         let listed = is_fresh(node.listed) && node.listed.is_some_and(recent);
         let unlucky = node.luck < 0;
         let removed = pending.is_some();
+        let mut wide = None;
         match child {
             Some(Child::Inode(ino)) => {
                 let inode = names.get(ino).ok_or(Error::NotFound)?;
@@ -190,27 +191,27 @@ impl Fs {
                 if node.complete_at().is_some_and(|known| is_fresh(Some(known)) && (known >= begun || self.is_believed(node, known))) {
                     return Ok(self.not_listed(parent, name, key, removed));
                 }
-                // Others who come meanwhile ask for themselves. In an outage what was listed before is the answer, however old.
-                let believed = self.absence_ttl(node);
-                let is_due = !believed.is_zero() && node.peeks.last.is_none_or(|last| last.elapsed() >= believed);
-                if is_due && node.complete && node.children.len() < LIST_FOR_FILLING && !self.outage.is_on() {
-                    return Ok(Answer::List);
+                // In an outage what was listed before is the answer, however old.
+                match self.filling(node) {
+                    Filling::List => return Ok(Answer::List),
+                    Filling::Wide { object_only } => wide = Some(object_only),
+                    Filling::Ask => {}
                 }
             }
             Some(Child::Missing(_)) | None => {}
         }
-        let is_unknown = !removed && !matches!(child, Some(Child::Inode(_)));
+        let is_unknown = !removed && wide.is_none() && !matches!(child, Some(Child::Inode(_)));
         if is_unknown && node.is_worth_a_peek(self.config.negative_ttl, Instant::now()) && !self.outage.is_on() {
             return Ok(Answer::Peek);
         }
-        let ask = if removed {
-            Ask::DirectoryFirst { removed }
-        } else if unlucky || keys::looks_like_directory(name) {
-            Ask::Both
-        } else {
-            Ask::FileFirst
+        let ask = match wide {
+            _ if removed => Ask::DirectoryFirst { removed },
+            Some(true) => Ask::ObjectOnly,
+            _ if unlucky || keys::looks_like_directory(name) => Ask::Both,
+            _ => Ask::FileFirst,
         };
-        Ok(Answer::Ask(Question { parent, name: Arc::clone(name), key, ask }))
+        let question = Question { parent, name: Arc::clone(name), key, ask };
+        Ok(if wide.is_some() { Answer::Wide(question) } else { Answer::Ask(question) })
     }
 
     /// The directory's listing, which is fresh enough, lacks the name. In through mode a name that another host has saved
@@ -315,16 +316,5 @@ impl Fs {
             Some(Child::Missing(checked)) => self.config.negative_ttl.saturating_sub(checked.elapsed()),
             _ => node.complete_at().map_or(Duration::ZERO, |known| self.absence_ttl(node).saturating_sub(known.elapsed())),
         }
-    }
-
-    /// How long a directory's names are all that it has. While a program fills it, one LIST a second tells which of its new
-    /// names are free, however many pages that takes.
-    fn absence_ttl(&self, node: &Directory) -> Duration {
-        let pages = if node.is_filling(Instant::now()) { node.children.len() / PAGE + 1 } else { 1 };
-        self.config.negative_ttl.saturating_mul(u32::try_from(pages).unwrap_or(u32::MAX)).min(self.config.ttl)
-    }
-
-    pub(super) fn is_believed(&self, node: &Directory, known: Instant) -> bool {
-        self.config.exclusive || known.elapsed() < self.absence_ttl(node)
     }
 }

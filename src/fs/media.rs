@@ -56,7 +56,7 @@ impl Fs {
     pub(super) fn fill_new(&self, names: &mut Namespace, ino: Ino, key: &Key) {
         if let Some(Node::File(node)) = names.get_mut(ino).map(|inode| &mut inode.node) {
             let guess = key.split().and_then(|(_, name)| media::by_name(name));
-            self.fill(&mut node.headers, key, guess);
+            node.headers.change(|headers| self.fill(headers, key, guess));
         }
     }
 
@@ -70,13 +70,15 @@ impl Fs {
             head
         };
         let name = key.split().map_or("", |(_, name)| name);
-        let guess = media::guess(name, head, node.headers.content_type.as_deref());
-        // A lifecycle rule archived the old bytes. The new ones are wanted.
-        let archived = Archive::of(node.headers.storage_class.as_deref(), None) != Archive::Readable;
-        if archived && !media::is_chosen(&node.headers, Header::StorageClass) {
-            node.headers.storage_class = None;
-        }
-        self.fill(&mut node.headers, key, guess);
+        node.headers.change(|headers| {
+            let guess = media::guess(name, head, headers.content_type.as_deref());
+            // A lifecycle rule archived the old bytes. The new ones are wanted.
+            let archived = Archive::of(headers.storage_class.as_deref(), None) != Archive::Readable;
+            if archived && !media::is_chosen(headers, Header::StorageClass) {
+                headers.storage_class = None;
+            }
+            self.fill(headers, key, guess);
+        });
     }
 
     fn fill(&self, headers: &mut ObjectHeaders, key: &Key, guess: Option<&str>) {
@@ -118,9 +120,11 @@ impl Fs {
         };
         for (from, to, ino) in moved.into_iter().filter(|(from, to, _)| self.config.rules.differ(from, to)) {
             if let Some(Node::File(node)) = names.get_mut(ino).map(|inode| &mut inode.node) {
-                let before = node.headers.metadata.clone();
-                self.config.rules.moved(&mut node.headers, &from, &to);
-                self.keep_fitting(&mut node.headers, before, &to);
+                node.headers.change(|headers| {
+                    let before = headers.metadata.clone();
+                    self.config.rules.moved(headers, &from, &to);
+                    self.keep_fitting(headers, before, &to);
+                });
             }
         }
     }
@@ -141,7 +145,7 @@ impl Fs {
             };
             let is_asked = |key: &Key, inode: &Inode| match inode.directory() {
                 Some(directory) => directory.marker == Some(true),
-                None => inode.file().is_some_and(|file| file.headers.storage_class.is_some() || gets_others(key)),
+                None => inode.file().is_some_and(|file| file.headers.get().storage_class.is_some() || gets_others(key)),
             };
             let is_asked = |key: &Key, ino: Ino| names.get(ino).is_some_and(|inode| !inode.known && is_asked(key, inode));
             all.filter(|(key, ino)| is_asked(key, *ino)).map(|(_, ino)| ino).collect()

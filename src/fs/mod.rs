@@ -17,6 +17,7 @@ mod departed;
 mod directory;
 mod events;
 mod file;
+mod filling;
 mod handles;
 mod lookup;
 mod media;

@@ -19,7 +19,7 @@ use super::{Attr, Fs, WriteMode};
 use crate::cache::{Backing, LocalFile, Look};
 use crate::clock;
 use crate::error::Result;
-use crate::namespace::{Ino, attributes};
+use crate::namespace::Ino;
 use crate::simulation;
 
 /// A file that the kernel can read ahead in one request is no slower through its page cache, and takes two calls less to open.
@@ -111,7 +111,7 @@ impl Fs {
             inode.changed(if simulation::is_on() { now } else { look.modified() });
             // The disk's clock may lag a tick behind ours: it was written to after it was last read all the same.
             inode.ctime = inode.ctime.max(inode.atime.min(now));
-            attributes::forget_content(inode.headers_mut());
+            inode.forget_content();
             let mode = without_set_id(inode.mode);
             if std::mem::replace(&mut inode.mode, mode) != mode {
                 // The kernel asks for size and times after a change, not for the mode.

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
+use super::headers::Headers;
 use crate::media::DIRECTORY_TYPE;
 pub use crate::types::MTIME;
 use crate::types::ObjectHeaders;
@@ -173,6 +174,11 @@ pub fn update(headers: &mut ObjectHeaders, posix: &Posix, defaults: &Defaults) {
         headers.metadata.remove(name);
     }
     headers.metadata.extend(encode(posix, defaults));
+}
+
+/// False: there is nothing for [`forget_content`] to remove.
+pub(super) fn describes_content(headers: &Headers) -> bool {
+    headers.may_say(RCLONE_MD5)
 }
 
 /// Removes metadata that describes the bytes, for headers that go on to carry other bytes: rclone would take the file

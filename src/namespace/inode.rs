@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::AccessNote;
 use super::ahead::LookAhead;
+use super::attributes;
 use super::headers::Headers;
 use super::positions::Positions;
 use crate::cache::LocalFile;
@@ -130,6 +131,10 @@ pub struct Peeks {
     pub last: Option<Instant>,
     /// When there were more of them, or it was refused.
     pub too_wide: Option<Instant>,
+    /// Names asked for one by one since all were listed for those who make new ones.
+    pub asked: usize,
+    /// They are being listed so.
+    pub is_under_way: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,15 +288,15 @@ impl Inode {
         }
     }
 
-    pub fn headers(&self) -> &ObjectHeaders {
+    pub fn headers(&self) -> ObjectHeaders {
         match &self.node {
-            Node::File(file) => &file.headers,
-            Node::Symlink(link) => &link.headers,
-            Node::Directory(directory) => &directory.headers,
+            Node::File(file) => file.headers.get(),
+            Node::Symlink(link) => link.headers.get(),
+            Node::Directory(directory) => directory.headers.get(),
         }
     }
 
-    pub fn headers_mut(&mut self) -> &mut ObjectHeaders {
+    fn kept_headers(&mut self) -> &mut Headers {
         match &mut self.node {
             Node::File(file) => &mut file.headers,
             Node::Symlink(link) => &mut link.headers,
@@ -300,10 +305,18 @@ impl Inode {
     }
 
     pub fn set_headers(&mut self, headers: ObjectHeaders) {
-        match &mut self.node {
-            Node::File(file) => file.headers = headers.into(),
-            Node::Symlink(link) => link.headers = headers.into(),
-            Node::Directory(directory) => directory.headers = headers.into(),
+        *self.kept_headers() = headers.into();
+    }
+
+    pub fn change_headers<T>(&mut self, change: impl FnOnce(&mut ObjectHeaders) -> T) -> T {
+        self.kept_headers().change(change)
+    }
+
+    /// Its bytes change: metadata that describes them goes.
+    pub fn forget_content(&mut self) {
+        let headers = self.kept_headers();
+        if attributes::describes_content(headers) {
+            headers.change(attributes::forget_content);
         }
     }
 

@@ -40,7 +40,7 @@ impl Namespace {
             let same = |inode: &&Inode| inode.version().is_some_and(|known| known.etag == version.etag);
             let size = match headers {
                 Some(headers) => gzip::original_size(headers),
-                None => old.and_then(|ino| self.get(ino)).filter(same).and_then(|inode| gzip::original_size(inode.headers())),
+                None => old.and_then(|ino| self.get(ino)).filter(same).and_then(|inode| gzip::original_size(&inode.headers())),
             };
             version.size = size.unwrap_or(version.size);
         }

@@ -139,6 +139,39 @@ async fn a_wide_directory_that_is_being_filled_is_listed_once_a_second_at_the_mo
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_name_in_a_very_wide_directory_that_is_being_filled_is_one_head() {
+    let bucket = Bucket::new();
+    for number in 0..10_500 {
+        bucket.put(&format!("d/{number:05}.jpg"), b"x").await;
+    }
+    let mount = bucket.mount();
+    mount.names("d").await.unwrap();
+    let mut number = 0;
+    let mut fill_for = async |seconds: u32| {
+        let before = asked(&mount);
+        for _ in 0..seconds * 20 {
+            fill(&mount, number..number + 1).await;
+            number += 1;
+            tokio::time::advance(Duration::from_millis(50)).await;
+        }
+        since(&mount, before)
+    };
+    let (heads, lists) = fill_for(11).await;
+    assert!(heads < 30 && lists < 30, "its list is believed for ten seconds: {heads} and {lists}");
+    let (heads, lists) = fill_for(15).await;
+    assert!((280..=300).contains(&heads) && lists == 0, "a HEAD each: {heads} and {lists}");
+    bucket.put("d/theirs.jpg", b"x").await;
+    assert!(mount.exists("d/theirs.jpg").await);
+    bucket.put("d/directory/theirs.jpg", b"x").await;
+    let (heads, lists) = fill_for(34).await;
+    assert!(
+        (400..=500).contains(&heads) && (11..=12).contains(&lists),
+        "one list of eleven pages, believed for ten seconds: {heads} and {lists}"
+    );
+    assert!(mount.exists("d/directory").await, "what another host made a directory shows within a minute");
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_no_absence_is_believed_a_new_name_is_asked_for_and_nothing_listed_for_it() {
     let bucket = Bucket::new();
     for number in 0..3_500 {

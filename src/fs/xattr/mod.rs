@@ -128,15 +128,16 @@ impl Fs {
         if matches!(inode.node, Node::Symlink(_)) {
             return Err(Error::NotPermitted);
         }
-        let mut place = Place { key, headers: inode.headers().clone(), is_directory: inode.is_directory() };
+        let before = inode.headers();
+        let mut place = Place { key, headers: before.clone(), is_directory: inode.is_directory() };
         change(&mut place)?;
-        if place.headers == *inode.headers() {
+        if place.headers == before {
             return Ok(());
         }
         if !self.has_room(&place.headers) {
             return Err(Error::TooManyAttributes);
         }
-        let is_compressed = gzip::mentions(inode.headers());
+        let is_compressed = gzip::mentions(&before);
         let goes_up_anew = is_compressed && !gzip::mentions(&place.headers);
         inode.set_headers(place.headers);
         inode.ctime = clock::now();
