@@ -1,4 +1,4 @@
-//! What is kept in memory of a file that nobody uses: a fifth of what one in use takes.
+//! What is kept in memory of a file that nobody uses, which is far less than what one in use takes.
 //!
 //! Of a clean file at rest the journal and the disk have everything else. It is made whole again when somebody asks for it,
 //! which costs no I/O.

@@ -29,7 +29,7 @@ use super::spares::Spares;
 /// Descriptors kept open beyond those of pinned files. Opening costs 2 µs; a process has 1,024 by default.
 const DESCRIPTORS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
-/// One that nobody uses takes about 450 bytes of memory, so that all of them take half a gigabyte at the most.
+/// One that nobody uses takes 0.9 KB of resident memory (60,000 of them, after a start), so that all of them take a gigabyte.
 const MAX_FILES: usize = 1_000_000;
 
 /// Files looked at with the index locked.
