@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::error::Error;
-use crate::store::StoreError;
+use crate::store::{ErrorKind, StoreError};
 use crate::types::Span;
 
 /// What the system says of a disk that fails.
@@ -37,6 +37,15 @@ impl Failure {
             Error::Disk(error) => Self::Disk(error.raw_os_error(), error.to_string()),
             Error::Damaged(span) => Self::Damaged(span),
             other => Self::Disk(None, other.to_string()),
+        }
+    }
+
+    /// The bucket let all the time pass that the request had.
+    pub fn is_no_answer(&self) -> bool {
+        match self {
+            Self::Timeout => true,
+            Self::Store(error) => error.kind == ErrorKind::Timeout,
+            _ => false,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::failure::Failure;
 use super::plan::plan;
@@ -21,6 +22,7 @@ use crate::types::{FileId, Span};
 /// One GET that was planned, until its bytes are in or it failed.
 pub struct Flight {
     pub span: Span,
+    planned: Instant,
     /// Fires when a reader waits for it.
     pub urged: Notify,
     /// Fires for every file's flight when bytes came in or one ended.
@@ -65,10 +67,10 @@ impl Flights {
             return (Vec::new(), Awaited { flights: Vec::new(), progress: Arc::default() });
         }
         let lane = lanes.entry(file.id()).or_default();
-        let mut started = Vec::new();
+        let (mut started, planned) = (Vec::new(), Instant::now());
         for get in gets {
-            let flight =
-                Arc::new(Flight { span: get.span, urged: Notify::new(), progress: Arc::clone(&lane.progress), outcome: OnceLock::new() });
+            let (urged, progress) = (Notify::new(), Arc::clone(&lane.progress));
+            let flight = Arc::new(Flight { span: get.span, planned, urged, progress, outcome: OnceLock::new() });
             lane.flights.push(Arc::clone(&flight));
             started.push(Landing { flights: Arc::clone(self), file: file.id(), flight });
         }
@@ -115,8 +117,9 @@ impl Awaited {
     }
 
     /// Returns when `want` is present, or when no flight carries the rest of it any more (ask again); or with the
-    /// failure of a flight that carried some of the rest.
-    pub async fn arrive(&self, file: &LocalFile, want: &Span) -> Result<(), Failure> {
+    /// failure of a flight that carried some of the rest. That one which was planned before `asked` got no answer in time
+    /// says nothing about a request that is sent now.
+    pub async fn arrive(&self, file: &LocalFile, want: &Span, asked: Instant) -> Result<(), Failure> {
         loop {
             // Made before looking, so that no progress is missed in between.
             let progress = self.progress.notified();
@@ -124,6 +127,7 @@ impl Awaited {
             let mut waiting = false;
             for flight in self.flights.iter().filter(|flight| missing.iter().any(|span| overlaps(span, &flight.span))) {
                 match flight.outcome.get() {
+                    Some(Err(failure)) if flight.planned < asked && failure.is_no_answer() => {}
                     Some(Err(failure)) => return Err(failure.clone()),
                     Some(Ok(())) => {}
                     None => waiting = true,

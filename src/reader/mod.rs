@@ -150,7 +150,7 @@ impl Reader {
     /// that sends nothing for as long as a read would wait is `Error::Timeout`. `Error::NoSpace` where it doesn't fit.
     pub async fn fetch_all(&self, file: &Arc<LocalFile>) -> Result<()> {
         let _pin = file.pin();
-        let mut idle_rounds = 0;
+        let (mut idle_rounds, asked) = (0, Instant::now());
         while let Some(first) = file.missing(0..file.size()).first() {
             let base = file.base().ok_or_else(without_source)?;
             let reach = first.start..base.size.min(first.start + WINDOW_LIMIT_BYTES);
@@ -160,7 +160,7 @@ impl Reader {
             if idle_rounds > IDLE_ROUNDS {
                 return Err(without_source());
             }
-            match awaited.arrive(file, &want).await {
+            match awaited.arrive(file, &want, asked).await {
                 Ok(()) | Err(Failure::Rebased) => {}
                 Err(failure) => return Err(failure.into()),
             }
@@ -169,7 +169,7 @@ impl Reader {
     }
 
     async fn bring_in(&self, file: &Arc<LocalFile>, pattern: &Mutex<ReadPattern>, range: Span) -> Result<Bytes> {
-        let mut idle_rounds = 0;
+        let (mut idle_rounds, asked) = (0, Instant::now());
         loop {
             // Again in each round: the file may have been truncated.
             let range = clamp(file, range.start, (range.end - range.start) as usize);
@@ -200,7 +200,7 @@ impl Reader {
             if idle_rounds > IDLE_ROUNDS {
                 return Err(without_source());
             }
-            match awaited.arrive(file, &range).await {
+            match awaited.arrive(file, &range, asked).await {
                 // A GET that timed out was older than this read, or the read's own deadline is here too.
                 Ok(()) | Err(Failure::Rebased | Failure::Full | Failure::Timeout) => {}
                 Err(failure) => return Err(failure.into()),

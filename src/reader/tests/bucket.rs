@@ -20,6 +20,7 @@ pub enum Behaviour {
     #[default]
     Answer,
     Fail(ErrorKind),
+    FailAfter(Duration, ErrorKind),
     /// Never answers.
     Hang,
     /// Sends so many bytes, then nothing more.
@@ -75,6 +76,10 @@ impl Bucket {
     async fn misbehave(&self, behaviour: Behaviour, key: &Key) -> Result<()> {
         match behaviour {
             Behaviour::Fail(kind) => return Err(StoreError::new(kind, "GetObject", key, "as told")),
+            Behaviour::FailAfter(time, kind) => {
+                tokio::time::sleep(time).await;
+                return Err(StoreError::new(kind, "GetObject", key, "as told"));
+            }
             Behaviour::Hang => futures::future::pending().await,
             Behaviour::Hold => self.release.notified().await,
             _ => {}

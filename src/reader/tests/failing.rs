@@ -115,3 +115,39 @@ async fn a_reader_waits_no_longer_than_its_own_deadline() {
     assert!(matches!(world.read(&file, 0, 10).await, Err(Error::Timeout)));
     assert!(start.elapsed() < TIMEOUT + Duration::from_secs(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_a_get_runs_out_of_time_asks_anew() {
+    for behaviour in [Behaviour::FailAfter(TIMEOUT, ErrorKind::Timeout), Behaviour::Hang] {
+        let world = World::new();
+        let (file, bytes) = world.file(500 * KIB);
+        world.bucket.behave(behaviour);
+        let first = world.read(&file, 0, 10);
+        let second = async {
+            tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
+            world.bucket.behave(Behaviour::Answer);
+            world.read(&file, 0, 10).await
+        };
+        let (first, second) = tokio::join!(first, second);
+        assert!(first.is_err(), "{behaviour:?}");
+        assert_eq!(second.expect("the bucket answers again"), bytes[..10], "{behaviour:?}");
+        assert_eq!(world.bucket.gets().len(), 2, "{behaviour:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_fetched_whole_does_not_fail_with_an_older_get_either() {
+    let world = World::new();
+    let (file, bytes) = world.file(500 * KIB);
+    world.bucket.behave(Behaviour::FailAfter(TIMEOUT, ErrorKind::Timeout));
+    let first = world.read(&file, 0, 10);
+    let second = async {
+        tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
+        world.bucket.behave(Behaviour::Answer);
+        world.reader.fetch_all(&file).await
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert!(first.is_err());
+    second.expect("the bucket answers again");
+    assert_eq!(world.read(&file, 0, 500 * KIB).await.unwrap(), bytes);
+}
