@@ -11,6 +11,10 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+mod headers;
+
+pub use headers::PackedHeaders;
+
 /// A value that can be replaced while others read it without a lock. What it was before stays in memory, since somebody may
 /// still look at it: for what changes when somebody asks for it, not by itself.
 #[derive(Debug)]

@@ -24,10 +24,10 @@ impl LocalFile {
             return Err(WriteRefused::Failed(Error::Unsupported));
         }
         self.file(&mut state)?;
-        let before = (state.base.clone(), state.size, state.complete, state.present.clone());
+        let before = (state.base.clone(), state.size, state.complete, state.parts.present.clone());
         take(&mut state, base, end);
         if let Err(error) = self.journal_row(&mut state, &[]) {
-            (state.base, state.size, state.complete, state.present) = before;
+            (state.base, state.size, state.complete, state.parts.present) = before;
             return Err(error.into());
         }
         // An upload under way sees that the file isn't what it was; no byte of it differs from the base.
@@ -39,7 +39,7 @@ impl LocalFile {
 fn take(state: &mut State, base: &Version, end: u64) {
     if state.complete {
         state.complete = false;
-        state.present = std::iter::once(0..state.size).collect();
+        state.parts.present = std::iter::once(0..state.size).collect();
     }
     state.base = Some(base.clone());
     state.size = end;

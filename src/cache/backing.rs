@@ -187,7 +187,7 @@ impl LocalFile {
         }
         let now = Look::of(&self.file(&mut state).ok()?.metadata().ok()?);
         let differs = state.looked.is_some_and(|before| before != now) || now.size != state.size;
-        if differs { Some(now) } else { state.news }
+        if differs { Some(now) } else { state.news.as_deref().copied() }
     }
 
     /// Takes in what was written past the daemon; what it came to, until `told`.
@@ -197,13 +197,13 @@ impl LocalFile {
             let metadata = self.file(&mut state)?.metadata()?;
             self.take_in(&mut state, &metadata);
         }
-        Ok(state.news)
+        Ok(state.news.as_deref().copied())
     }
 
     /// This news is known now.
     pub fn told(&self, news: Look) {
         let mut state = self.state.lock();
-        if state.news == Some(news) {
+        if state.news.as_deref() == Some(&news) {
             state.news = None;
         }
     }
@@ -216,7 +216,7 @@ impl LocalFile {
         if before.is_some_and(|before| before != now) || now.size != state.size {
             self.absorb(state, now.size);
             state.verified = None;
-            state.news = Some(now);
+            state.news = Some(Box::new(now));
             self.make_stale(state);
             self.shared.keep_to_the_limit();
         }

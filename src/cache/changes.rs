@@ -4,7 +4,7 @@
 //! exactly, whatever came before it: an upload that finishes while the file is being written to makes only the later
 //! changes dirty.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::types::Span;
 
@@ -20,7 +20,7 @@ pub struct Changes {
     count: u64,
     epochs: Vec<Epoch>,
     /// Spans that somebody reads, by number: did they change since?
-    watches: HashMap<u64, Watched>,
+    watches: BTreeMap<u64, Watched>,
     watched: u64,
 }
 
@@ -98,7 +98,7 @@ impl Changes {
     pub fn forget_before(&mut self, count: u64) {
         let first = self.epochs.iter().rposition(|epoch| epoch.from <= count).unwrap_or(0);
         if self.count == count {
-            self.epochs.clear();
+            self.epochs = Vec::new();
         } else {
             self.epochs.drain(..first);
         }
@@ -106,6 +106,8 @@ impl Changes {
 
     fn epoch(&mut self) -> &mut Epoch {
         if self.epochs.is_empty() {
+            // Of most files there never is another one: a vector that grew by itself would have room for four.
+            self.epochs.reserve_exact(1);
             self.epochs.push(Epoch { from: self.count, spans: SpanSet::default() });
         }
         self.epochs.last_mut().expect("there is one by now")

@@ -39,25 +39,21 @@ impl LocalFile {
     /// False: the journal can't say so, nothing was changed.
     fn drop_damaged(&self, state: &mut State, spans: &[Span]) -> bool {
         let charged = state.charged();
-        let before = (state.complete, state.present.clone(), state.journalled.clone(), state.durable.clone());
+        let before = (state.complete, state.parts.clone());
         if state.complete {
             state.complete = false;
-            state.present = std::iter::once(0..state.size).collect();
+            state.parts.present = std::iter::once(0..state.size).collect();
             if state.dirty {
-                state.journalled.clone_from(&state.present);
+                state.parts.change(|sets| sets.journalled.clone_from(&sets.present));
             }
         }
-        for span in spans {
-            for set in [&mut state.present, &mut state.journalled, &mut state.durable] {
-                set.remove(span.clone());
-            }
-        }
+        spans.iter().for_each(|span| state.parts.take_out(span));
         // An unsent file's row must not promise what is not here; a clean one's may, until the sums tell again.
         if state.dirty
             && let Err(error) = self.journal_row(state, &[])
         {
             tracing::error!(file = %self.id, "the journal can't be told of damage: {error}");
-            (state.complete, state.present, state.journalled, state.durable) = before;
+            (state.complete, state.parts) = before;
             return false;
         }
         state.cuts += 1;

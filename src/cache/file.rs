@@ -149,7 +149,7 @@ impl LocalFile {
         tracing::warn!(file = %self.id, "a cached file vanished from the cache directory");
         self.shared.release(state.charged(), false);
         state.blocks.clear();
-        state.present.clear();
+        state.parts.change(|sets| sets.present.clear());
         state.forget_sums(&(0..u64::MAX));
         state.seen.clear();
         state.complete = state.size == 0;
@@ -268,12 +268,9 @@ impl LocalFile {
         state.gone = true;
         state.on_disk = false;
         state.complete = false;
-        state.present.clear();
+        state.parts.clear();
         state.seen.clear();
         state.blocks.clear();
-        state.journalled.clear();
-        state.durable.clear();
-        state.freed.clear();
         self.shared.release(freed, dirty);
     }
 

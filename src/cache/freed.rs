@@ -54,7 +54,7 @@ impl LocalFile {
 
     /// Freed parts, in order.
     pub fn freed(&self) -> Vec<Span> {
-        self.state.lock().freed.iter().map(|(&start, &end)| start..end).collect()
+        self.state.lock().parts.freed.iter().map(|(&start, &end)| start..end).collect()
     }
 
     /// A byte of `span` is freed.
@@ -78,7 +78,7 @@ impl LocalFile {
     /// The upload that held the freed parts is given up: nobody gets them any more.
     pub fn forfeit(&self) {
         let mut state = self.state.lock();
-        state.forfeited |= !state.freed.is_empty();
+        state.forfeited |= !state.parts.freed.is_empty();
         drop(state);
         self.filled.notify_waiters();
     }
@@ -105,7 +105,7 @@ impl LocalFile {
                 return Vec::new();
             }
             let end = base.size.min(state.size);
-            let mut same: SpanSet = if state.complete { std::iter::once(0..end).collect() } else { state.present.clone() };
+            let mut same: SpanSet = if state.complete { std::iter::once(0..end).collect() } else { state.parts.present.clone() };
             same.cut(end);
             state.changes.all().iter().for_each(|changed| same.remove(changed));
             // Whole blocks: a sum that covers a byte that stays can't be kept in part.
@@ -117,11 +117,11 @@ impl LocalFile {
 
     fn vacate(&self, choose: &dyn Fn(&State) -> Vec<Span>, freed: bool, also: &[Change]) -> Result<u64> {
         let mut state = self.state.lock();
-        if state.gone || state.backed > 0 || (choose(&state).is_empty() && state.vacated.is_empty()) {
+        if state.gone || state.backed > 0 || (choose(&state).is_empty() && state.parts.vacated.is_empty()) {
             return Ok(0);
         }
         let (data, dirty) = (self.file(&mut state)?, state.dirty);
-        let present = if state.complete { std::iter::once(0..state.size).collect() } else { state.present.clone() };
+        let present = if state.complete { std::iter::once(0..state.size).collect() } else { state.parts.present.clone() };
         let written = Synced { present, cuts: state.cuts };
         drop(state);
         if dirty {
@@ -129,7 +129,7 @@ impl LocalFile {
         }
         let mut state = self.state.lock();
         let spans = choose(&state);
-        if state.gone || state.backed > 0 || (spans.is_empty() && state.vacated.is_empty()) {
+        if state.gone || state.backed > 0 || (spans.is_empty() && state.parts.vacated.is_empty()) {
             return Ok(0);
         }
         self.take_out(&mut state, &spans, &written, freed, also)?;
@@ -144,31 +144,28 @@ impl LocalFile {
 
     /// From here on the bytes are absent. On an error nothing has changed.
     fn take_out(&self, state: &mut State, spans: &[Span], written: &Synced, freed: bool, also: &[Change]) -> Result<()> {
-        let before = (state.complete, state.present.clone(), state.durable.clone(), state.journalled.clone());
+        let before = (state.complete, state.parts.clone());
         if state.complete {
             state.complete = false;
-            state.present = std::iter::once(0..state.size).collect();
+            state.parts.present = std::iter::once(0..state.size).collect();
             if state.dirty && state.cuts == written.cuts {
-                state.durable.clone_from(&written.present);
+                state.parts.durable.clone_from(&written.present);
             }
         }
         for span in spans {
-            for set in [&mut state.present, &mut state.durable, &mut state.journalled] {
-                set.remove(span.clone());
-            }
+            state.parts.take_out(span);
             if freed {
-                state.freed.insert(span.start, span.end);
+                state.parts.freed.insert(span.start, span.end);
             }
         }
         if let Err(error) = self.journal_row(state, also) {
-            (state.complete, state.present, state.durable, state.journalled) = before;
-            spans.iter().filter(|_| freed).for_each(|span| _ = state.freed.remove(&span.start));
+            (state.complete, state.parts) = before;
             return Err(error);
         }
         for span in spans {
             state.forget_sums(span);
             state.seen.remove(span.clone());
-            state.vacated.insert(span.clone());
+            state.parts.vacated.insert(span.clone());
         }
         state.cuts += 1;
         if freed {
@@ -187,13 +184,13 @@ impl LocalFile {
         }
         let data = self.file(&mut state)?;
         let (charged, dirty) = (state.charged(), state.dirty);
-        let vacated: Vec<Span> = std::mem::take(&mut state.vacated).iter().collect();
+        let vacated: Vec<Span> = state.parts.change(|sets| std::mem::take(&mut sets.vacated)).iter().collect();
         let mut punched = Ok(());
         for span in vacated {
-            let absent = if state.complete { Vec::new() } else { state.present.missing(span.clone()) };
+            let absent = if state.complete { Vec::new() } else { state.parts.present.missing(span.clone()) };
             punched = absent.iter().try_for_each(|part| disk::punch_silently(&data, part));
             if punched.is_err() {
-                state.vacated.insert(span);
+                state.parts.vacated.insert(span);
                 break;
             }
             absent.into_iter().for_each(|part| state.blocks.free(part));

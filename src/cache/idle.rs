@@ -70,7 +70,8 @@ impl State {
         let is_whole = self.is_evictable() && self.complete && self.on_disk && self.blocks.is_solid();
         let is_journalled = self.in_journal && !self.stale && self.sums.is_none() && self.is_sealed() && !self.unsure;
         let is_unused = self.pins == 0 && self.backed == 0 && self.loose == 0 && self.handle.is_none() && self.news.is_none();
-        let is_plain = self.freed.is_empty() && self.vacated.is_empty() && self.base.as_ref().is_some_and(|base| base.size == self.size);
+        let is_plain =
+            self.parts.freed.is_empty() && self.parts.vacated.is_empty() && self.base.as_ref().is_some_and(|base| base.size == self.size);
         is_whole && is_journalled && is_unused && is_plain
     }
 }

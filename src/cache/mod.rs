@@ -34,6 +34,7 @@ mod freed;
 mod idle;
 mod index;
 mod open;
+mod parts;
 mod pin;
 mod rewrite;
 mod row;

@@ -235,8 +235,8 @@ fn load(shared: &Arc<Shared>, kept: Kept, freed: &[Span], trusted: bool) -> Resu
     state.row_dirty = row.dirty && !behind;
     state.seal = seal;
     if !row.complete {
-        state.present = row.present.iter().cloned().collect();
-        state.present.cut(row.size);
+        state.parts.present = row.present.iter().cloned().collect();
+        state.parts.present.cut(row.size);
     }
     // The daemon before may not have synced the name; of a clean file it never does.
     state.new_name = found.is_some();
@@ -245,10 +245,10 @@ fn load(shared: &Arc<Shared>, kept: Kept, freed: &[Span], trusted: bool) -> Resu
         if row.complete {
             state.changes.record(0..row.size);
         }
-        state.present.iter().for_each(|span| state.changes.record(span));
-        state.journalled = state.present.clone();
+        state.parts.present.iter().for_each(|span| state.changes.record(span));
+        state.parts.change(|sets| sets.journalled.clone_from(&sets.present));
         take_freed(&mut state, freed);
-        if !trusted && !state.freed.is_empty() {
+        if !trusted && !state.parts.freed.is_empty() {
             rewrite |= fill_lost(&mut state, row.base.as_ref().map_or(0, |base| base.size));
         }
     }
@@ -281,8 +281,8 @@ fn load(shared: &Arc<Shared>, kept: Kept, freed: &[Span], trusted: bool) -> Resu
 /// What an unfinished upload holds of the file. What is here is newer.
 fn take_freed(state: &mut State, freed: &[Span]) {
     for part in freed {
-        if !state.complete && part.end <= state.size && state.present.covered(part.clone()) == 0 {
-            state.freed.insert(part.start, part.end);
+        if !state.complete && part.end <= state.size && state.parts.present.covered(part.clone()) == 0 {
+            state.parts.freed.insert(part.start, part.end);
             state.changes.record(part.clone());
         }
     }
@@ -293,7 +293,7 @@ fn take_freed(state: &mut State, freed: &[Span]) {
 fn fill_lost(state: &mut State, base_bytes: u64) -> bool {
     let lost: Vec<Span> = state.missing(base_bytes..state.size);
     for span in &lost {
-        state.present.insert(span.clone());
+        state.parts.present.insert(span.clone());
         state.changes.record(span.clone());
     }
     !lost.is_empty()
@@ -306,10 +306,10 @@ fn fit(file: &LocalFile, state: &mut State, found: &OnDisk) -> Result<()> {
     if !state.complete && found.size > state.size {
         data.set_len(state.size)?;
     }
-    let present: Vec<Span> = if state.complete { vec![0..state.size] } else { state.present.iter().collect() };
+    let present: Vec<Span> = if state.complete { vec![0..state.size] } else { state.parts.present.iter().collect() };
     present.into_iter().for_each(|span| state.blocks.occupy(span));
     if !state.complete && found.allocated > state.charged() {
-        let punched = state.present.missing(0..state.size).iter().try_for_each(|span| disk::punch_silently(&data, span));
+        let punched = state.parts.present.missing(0..state.size).iter().try_for_each(|span| disk::punch_silently(&data, span));
         if let Err(error) = punched {
             tracing::warn!(file = %file.id(), "absent bytes take room: {error}");
         }

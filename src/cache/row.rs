@@ -38,7 +38,7 @@ impl LocalFile {
         } else {
             0
         };
-        let parts = if state.dirty { &state.durable } else { &state.present };
+        let parts = if state.dirty { &state.parts.durable } else { &state.parts.present };
         Ok(FileRow {
             id: self.id,
             base: state.base.clone(),
@@ -60,7 +60,7 @@ impl LocalFile {
         let mut changes = also.to_vec();
         changes.push(Change::ReplaceFile(self.row_of(state)?));
         if state.dirty && !state.complete {
-            let volatile = state.present.iter().flat_map(|span| state.durable.missing(span));
+            let volatile = state.parts.present.iter().flat_map(|span| state.parts.durable.missing(span));
             changes.extend(volatile.map(|span| Change::AddPresent(self.id, span, state.size)));
         }
         let seal = self.seal_for_row(state);
@@ -70,7 +70,7 @@ impl LocalFile {
         state.told_sums(seal);
         state.row_dirty = state.dirty;
         if state.dirty {
-            state.journalled.clone_from(&state.present);
+            state.parts.change(|sets| sets.journalled.clone_from(&sets.present));
         }
         Ok(())
     }

@@ -41,10 +41,10 @@ impl LocalFile {
             let mut pieces = if state.complete { Vec::new() } else { sums.touching(&(0..u64::MAX)) };
             pieces.retain(|piece| !state.has(&piece.span));
             for piece in pieces {
-                state.unsure |= state.present.covered(piece.span.clone()) > 0;
+                state.unsure |= state.parts.present.covered(piece.span.clone()) > 0;
                 sums.forget(&piece.span);
             }
-            state.sums = Some(sums);
+            state.sums = Some(Box::new(sums));
         }
         Ok(state.sums.get_or_insert_default())
     }
@@ -89,11 +89,11 @@ impl LocalFile {
         let mut changes = also.to_vec();
         changes.extend(self.sum_changes(&state, seal));
         // A sum may cover fetched bytes beside changed ones: what the journal has one of, it has to call present.
-        let fetched = state.present.iter().flat_map(|span| state.journalled.missing(span));
+        let fetched = state.parts.present.iter().flat_map(|span| state.parts.journalled.missing(span));
         changes.extend(fetched.map(|span| Change::AddPresent(self.id, span, state.size)));
         self.shared.journal.apply(&changes)?;
         state.told_sums(seal);
-        state.journalled = state.present.clone();
+        state.parts.change(|sets| sets.journalled.clone_from(&sets.present));
         Ok(())
     }
 
@@ -140,7 +140,7 @@ impl State {
 
     /// Rows of sums that the journal lacks.
     pub fn behind(&self) -> Vec<(u64, Vec<u8>)> {
-        self.sums.as_ref().map(Sums::behind).unwrap_or_default()
+        self.sums.as_deref().map(Sums::behind).unwrap_or_default()
     }
 
     /// Bytes of `span` go, or others came in their place.
@@ -158,7 +158,7 @@ impl State {
     pub(super) fn unsummed(&self) -> Vec<Span> {
         let Some(sums) = &self.sums else { return Vec::new() };
         let whole = std::iter::once(0..self.size);
-        let present: Vec<Span> = if self.complete { whole.collect() } else { self.present.iter().collect() };
+        let present: Vec<Span> = if self.complete { whole.collect() } else { self.parts.present.iter().collect() };
         let gaps = present.iter().flat_map(|span| sums.gaps(span));
         gaps.flat_map(|gap| self.blocks.occupied_parts(gap)).collect()
     }

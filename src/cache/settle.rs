@@ -55,7 +55,7 @@ impl LocalFile {
             state.changes.record(all);
         }
         let old_base = state.base.replace(version.clone());
-        state.freed.clear();
+        state.parts.change(|sets| sets.freed.clear());
         if clean {
             self.become_clean(&mut state, old_base.as_ref());
         }
@@ -71,8 +71,7 @@ impl LocalFile {
     fn become_clean(&self, state: &mut State, old_base: Option<&Version>) {
         if state.dirty {
             state.dirty = false;
-            state.journalled.clear();
-            state.durable.clear();
+            state.parts.change(|sets| (sets.journalled, sets.durable) = Default::default());
             self.shared.budget.move_to(state.charged(), false);
         }
         self.name(state, old_base);

@@ -11,16 +11,21 @@ use crate::types::Span;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpanSet {
     ends: Ends,
-    bytes: u64,
 }
 
-/// Start to end. Never empty spans; between two of them lies at least one byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ends {
     /// One span, or none where it is empty.
     One(u64, u64),
     /// Two and more.
-    Many(BTreeMap<u64, u64>),
+    Many(Box<Spans>),
+}
+
+/// Start to end. Never empty spans; between two of them lies at least one byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Spans {
+    ends: BTreeMap<u64, u64>,
+    bytes: u64,
 }
 
 impl Default for Ends {
@@ -30,15 +35,11 @@ impl Default for Ends {
 }
 
 impl Ends {
-    fn is_empty(&self) -> bool {
-        matches!(self, Self::One(start, end) if start == end)
-    }
-
     /// The spans that start in `starts`, in order.
     fn starting(&self, starts: Range<u64>) -> impl Iterator<Item = (u64, u64)> + '_ {
         let (one, many) = match self {
             Self::One(start, end) => (Some((*start, *end)).filter(|(start, end)| start < end && starts.contains(start)), None),
-            Self::Many(ends) => (None, Some(ends.range(starts).map(|(&start, &end)| (start, end)))),
+            Self::Many(spans) => (None, Some(spans.ends.range(starts).map(|(&start, &end)| (start, end)))),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }
@@ -51,17 +52,21 @@ impl Ends {
     fn last_to(&self, at: u64) -> Option<(u64, u64)> {
         match self {
             Self::One(start, end) => Some((*start, *end)).filter(|(start, end)| start < end && *start <= at),
-            Self::Many(ends) => ends.range(..=at).next_back().map(|(&start, &end)| (start, end)),
+            Self::Many(spans) => spans.ends.range(..=at).next_back().map(|(&start, &end)| (start, end)),
         }
     }
 
-    /// A span that touches no other one; in place of what starts where it does.
+    /// Puts in a span that touches no other one.
     fn put(&mut self, start: u64, end: u64) {
         match self {
-            Self::One(from, to) if from == to || *from == start => (*from, *to) = (start, end),
-            Self::One(from, to) => *self = Self::Many(BTreeMap::from([(*from, *to), (start, end)])),
-            Self::Many(ends) => {
-                ends.insert(start, end);
+            Self::One(from, to) if from == to => (*from, *to) = (start, end),
+            Self::One(from, to) => {
+                let ends = BTreeMap::from([(*from, *to), (start, end)]);
+                *self = Self::Many(Box::new(Spans { bytes: *to - *from + end - start, ends }));
+            }
+            Self::Many(spans) => {
+                spans.ends.insert(start, end);
+                spans.bytes += end - start;
             }
         }
     }
@@ -70,10 +75,10 @@ impl Ends {
     fn take(&mut self, start: u64) {
         match self {
             Self::One(..) => *self = Self::default(),
-            Self::Many(ends) => {
-                ends.remove(&start);
-                if ends.len() == 1
-                    && let Some((&start, &end)) = ends.first_key_value()
+            Self::Many(spans) => {
+                spans.bytes -= spans.ends.remove(&start).map_or(0, |end| end - start);
+                if spans.ends.len() == 1
+                    && let Some((&start, &end)) = spans.ends.first_key_value()
                 {
                     *self = Self::One(start, end);
                 }
@@ -83,13 +88,18 @@ impl Ends {
 }
 
 impl SpanSet {
+    pub const NONE: Self = Self { ends: Ends::One(0, 0) };
+
     /// Bytes in the set.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        match &self.ends {
+            Ends::One(start, end) => end - start,
+            Ends::Many(spans) => spans.bytes,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        matches!(self.ends, Ends::One(start, end) if start == end)
     }
 
     pub fn clear(&mut self) {
@@ -116,10 +126,8 @@ impl SpanSet {
         while let Some((next, next_end)) = self.ends.first_of(start..end.saturating_add(1)) {
             end = end.max(next_end);
             self.ends.take(next);
-            self.bytes -= next_end - next;
         }
         self.ends.put(start, end);
-        self.bytes += end - start;
     }
 
     pub fn remove(&mut self, span: Span) {
@@ -132,7 +140,6 @@ impl SpanSet {
             if part.end < end {
                 self.ends.put(part.end, end);
             }
-            self.bytes -= part.end - part.start;
         }
     }
 

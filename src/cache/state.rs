@@ -10,7 +10,6 @@
 //! - What the journal has of sums is true of the bytes at every instant; what memory has may be more.
 //! - Clean files' rows are written by `Cache::sync` and may lag behind: that costs a fetch.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -23,6 +22,7 @@ use super::backing::Look;
 use super::blocks::Blocks;
 use super::changes::Changes;
 use super::file::Stamp;
+use super::parts::Parts;
 use super::spans::SpanSet;
 use super::sums::Sums;
 
@@ -31,23 +31,13 @@ pub struct State {
     pub size: u64,
     pub dirty: bool,
     pub complete: bool,
-    /// Empty where `complete`.
-    pub present: SpanSet,
+    pub parts: Parts,
     /// What counts against the budget. Present parts that were never written read as zeros and take no room.
     pub blocks: Blocks,
-    /// Parts that went up ahead and were freed here, start to end. They don't join: each is a part of the upload.
-    pub freed: BTreeMap<u64, u64>,
     /// The open handles were told that what was freed is lost.
     pub forfeited: bool,
-    /// Taken out of the map and the journal, and not yet off the disk.
-    pub vacated: SpanSet,
     /// Where the last write ended: what is being written now lies there.
     pub hot: u64,
-    /// Of an incomplete dirty file (else empty), what the journal calls present. Fetched parts are not in it until they are synced or
-    /// written over: a local change has to be in it, wherever it lies.
-    pub journalled: SpanSet,
-    /// Those of them that a power cut can't take.
-    pub durable: SpanSet,
     /// Counts what takes bytes away: a sync that was under way then can't call them durable.
     pub cuts: u64,
     pub changes: Changes,
@@ -70,7 +60,7 @@ pub struct State {
     /// The name was not synced since the file was made.
     pub new_name: bool,
     /// None: as the journal has them.
-    pub sums: Option<Sums>,
+    pub sums: Option<Box<Sums>>,
     /// As the journal has it.
     pub seal: Option<Seal>,
     /// Bytes under the seal lost their sums without being a hole.
@@ -82,7 +72,7 @@ pub struct State {
     /// The journal knows as much as this copy of the sums, or more.
     pub told: u64,
     /// What all of it was read and found right as.
-    pub verified: Option<Stamp>,
+    pub verified: Option<Box<Stamp>>,
     /// Damage of unsent data was logged and counted.
     pub damage_told: bool,
     /// What was written here, or found right, since the daemon started.
@@ -94,7 +84,7 @@ pub struct State {
     /// Of those, who may write to it past the daemon: no sum of it is kept then.
     pub loose: usize,
     /// Somebody did, and the file system was not told yet.
-    pub news: Option<Look>,
+    pub news: Option<Box<Look>>,
 }
 
 impl State {
@@ -106,14 +96,10 @@ impl State {
             size: 0,
             dirty: false,
             complete: true,
-            present: SpanSet::default(),
+            parts: Parts::default(),
             blocks: Blocks::new(unit),
-            freed: BTreeMap::new(),
             forfeited: false,
-            vacated: SpanSet::default(),
             hot: 0,
-            journalled: SpanSet::default(),
-            durable: SpanSet::default(),
             cuts: 0,
             changes: Changes::default(),
             changed_at: Instant::now(),
@@ -153,8 +139,8 @@ impl State {
         if self.complete {
             return Vec::new();
         }
-        let absent = self.present.missing(span.start..span.end.min(self.size));
-        if self.freed.is_empty() {
+        let absent = self.parts.present.missing(span.start..span.end.min(self.size));
+        if self.parts.freed.is_empty() {
             return absent;
         }
         let mut set: SpanSet = absent.into_iter().collect();
@@ -166,14 +152,14 @@ impl State {
     pub fn freed_parts(&self, span: &Span) -> impl Iterator<Item = Span> + '_ {
         let span = span.clone();
         let first =
-            self.freed.range(..=span.start).next_back().filter(|(_, end)| **end > span.start).map_or(span.start, |(start, _)| *start);
+            self.parts.freed.range(..=span.start).next_back().filter(|(_, end)| **end > span.start).map_or(span.start, |(start, _)| *start);
         let reach = if span.is_empty() { first..first } else { first..span.end };
-        self.freed.range(reach).map(|(&start, &end)| start..end)
+        self.parts.freed.range(reach).map(|(&start, &end)| start..end)
     }
 
     /// No byte of `span`, which ends within the file, is absent.
     pub fn has(&self, span: &Span) -> bool {
-        self.complete || self.present.contains(span)
+        self.complete || self.parts.present.contains(span)
     }
 
     /// Clean, and to be had again from the bucket.
@@ -183,15 +169,13 @@ impl State {
 
     /// The present map says that no byte is absent any more; `complete` may not say so yet.
     pub fn is_full(&self) -> bool {
-        self.complete || self.present.contains(&(0..self.size))
+        self.complete || self.parts.present.contains(&(0..self.size))
     }
 
     pub fn become_complete(&mut self) {
         // A row that is on its way with a clean file says otherwise.
         self.row_dirty &= self.dirty;
         self.complete = true;
-        self.present.clear();
-        self.journalled.clear();
-        self.durable.clear();
+        self.parts.become_complete();
     }
 }

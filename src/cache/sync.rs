@@ -93,7 +93,7 @@ impl LocalFile {
         let sums = sealed.then(|| state.behind());
         state.copies += 1;
         let (cuts, size, overwrites, copy) = (state.cuts, state.size, state.overwrites, state.copies);
-        Ok(Written { present: state.present.clone(), cuts, size, overwrites, sums, copy })
+        Ok(Written { present: state.parts.present.clone(), cuts, size, overwrites, sums, copy })
     }
 
     /// What went to the disk and was not taken away meanwhile can't be lost any more; the row says so.
@@ -106,7 +106,7 @@ impl LocalFile {
             self.seal_synced(&mut state, written.size, sums, written.copy)?;
         }
         if state.cuts == written.cuts && !state.complete {
-            state.durable = written.present;
+            state.parts.durable = written.present;
             self.journal_row(&mut state, &[])?;
         }
         state.unload_sums();

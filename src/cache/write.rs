@@ -72,7 +72,7 @@ impl LocalFile {
     fn take_back(&self, state: &mut State, file: &File, span: Span) -> u64 {
         let before = state.charged();
         state.blocks.occupy(span.clone());
-        let absent = if state.complete { Vec::new() } else { state.present.missing(span) };
+        let absent = if state.complete { Vec::new() } else { state.parts.present.missing(span) };
         for part in absent {
             if disk::punch_silently(file, &part).is_ok() {
                 state.blocks.free(part);
@@ -126,19 +126,16 @@ impl LocalFile {
         let file = self.file(state)?;
         let (charged, dirty, old_size) = (state.charged(), state.dirty, state.size);
         let rewrite = self.begin_rewrite(state, &file, size..old_size)?;
-        let before = (state.present.clone(), state.journalled.clone(), state.durable.clone(), state.freed.clone());
+        let before = state.parts.clone();
         state.size = size;
-        state.present.cut(size);
-        state.journalled.cut(size);
-        state.durable.cut(size);
-        let dropped = state.freed.split_off(&size);
+        let dropped = state.parts.cut(size);
         let forget = (!dropped.is_empty()).then_some(Change::ForgetFreed(self.id, size..old_size));
         state.cuts += 1;
         if !state.complete
             && let Err(error) = self.journal_row(state, forget.as_slice())
         {
             state.size = old_size;
-            (state.present, state.journalled, state.durable, state.freed) = before;
+            state.parts = before;
             rewrite.over(state);
             return Err(error);
         }
@@ -148,7 +145,7 @@ impl LocalFile {
         file.set_len(size)?;
         simulation::saw(|| Event::Written);
         state.blocks.cut(size);
-        state.vacated.cut(size);
+        state.parts.change(|sets| sets.vacated.cut(size));
         state.wrote(size..size);
         rewrite.over(state);
         self.shared.release(charged - state.charged(), dirty);
@@ -242,15 +239,15 @@ impl LocalFile {
             state.size = size;
             return Ok(());
         }
-        let (absent, old_size) = (state.present.missing(span.clone()), state.size);
+        let (absent, old_size) = (state.parts.present.missing(span.clone()), state.size);
         let back: Vec<Span> = state.freed_parts(&span).collect();
-        back.iter().for_each(|part| _ = state.freed.remove(&part.start));
-        absent.iter().for_each(|part| state.present.insert(part.clone()));
+        back.iter().for_each(|part| _ = state.parts.freed.remove(&part.start));
+        absent.iter().for_each(|part| state.parts.present.insert(part.clone()));
         state.size = size;
-        let known = size == old_size && state.journalled.contains(&span);
+        let known = size == old_size && state.parts.journalled.contains(&span);
         if let Err(error) = self.journal_gain(state, span, local && !known, &back) {
-            absent.into_iter().for_each(|part| state.present.remove(part));
-            state.freed.extend(back.into_iter().map(|part| (part.start, part.end)));
+            absent.into_iter().for_each(|part| state.parts.present.remove(part));
+            state.parts.freed.extend(back.into_iter().map(|part| (part.start, part.end)));
             state.size = old_size;
             return Err(error);
         }
@@ -270,7 +267,7 @@ impl LocalFile {
         } else if new_change && !state.discarded {
             changes.push(Change::AddPresent(self.id, span.clone(), state.size));
             self.shared.journal.apply(&changes)?;
-            state.journalled.insert(span);
+            state.parts.journalled.insert(span);
         }
         Ok(())
     }

@@ -179,7 +179,9 @@ impl Fs {
         let inode = names.get(ino).ok_or(Error::NotFound)?;
         let headers = Some(self.headers_of(inode, &key));
         let desired = match self.writer.pending(&key) {
-            Some(pending) if !matches!(pending.content, Content::Absent | Content::KeptDirectory) => Desired { headers, ..pending },
+            Some(pending) if !matches!(pending.content, Content::Absent | Content::KeptDirectory) => {
+                Desired { headers: headers.map(Into::into), ..pending }
+            }
             pending => {
                 let was_there = pending.is_some_and(|pending| pending.was_there);
                 self.attributes_only(inode, headers, was_there)
@@ -196,7 +198,7 @@ impl Fs {
             (_, Some(version)) => Content::CopyOf(version),
             (_, None) => inline_content(inode),
         };
-        Desired { content, headers, condition: Condition::Any, was_there, since: clock::now() }
+        Desired { content, headers: headers.map(Into::into), condition: Condition::Any, was_there, since: clock::now() }
     }
 
     /// The headers under which the inode belongs into the bucket at `key`.

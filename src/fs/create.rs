@@ -87,7 +87,7 @@ impl Fs {
         // So does who makes a name that nobody could be asked about.
         let alone = access.exclusive || self.outage.is_on();
         let condition = if alone && !was_there { Condition::IfAbsent } else { Condition::Any };
-        let desired = Desired { content: Content::Staged(id), headers, condition, was_there, since: clock::now() };
+        let desired = Desired { content: Content::Staged(id), headers: headers.map(Into::into), condition, was_there, since: clock::now() };
         if let Err(error) = self.writer.apply(vec![(key, Some(desired))], &[]) {
             self.cache.discard(id);
             names.remove_if_unused(ino);
@@ -128,7 +128,13 @@ impl Fs {
         }
         let headers = names.get(ino).map(|inode| self.headers_of(inode, &marker));
         let was_there = self.writer.pending(&marker).is_some();
-        let desired = Desired { content: Content::Inline(Vec::new()), headers, condition: Condition::Any, was_there, since: clock::now() };
+        let desired = Desired {
+            content: Content::Inline(Vec::new()),
+            headers: headers.map(Into::into),
+            condition: Condition::Any,
+            was_there,
+            since: clock::now(),
+        };
         self.writer.apply(vec![(marker, Some(desired))], &[])?;
         self.hang(&mut names, parent, &name, ino);
         self.entry(&names, ino)

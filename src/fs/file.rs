@@ -209,7 +209,7 @@ impl Fs {
         Ok(match self.writer.pending(key) {
             // Goes on from what was wanted so far, its condition included.
             Some(pending) if !matches!(pending.content, Content::Absent | Content::KeptDirectory) => {
-                Desired { content, headers, ..pending }
+                Desired { content, headers: headers.map(Into::into), ..pending }
             }
             pending => {
                 let held = inode.held();
@@ -217,7 +217,7 @@ impl Fs {
                 // Built on old bytes, so on that version alone.
                 let condition =
                     held.filter(|version| version.key == *key).map_or(Condition::Any, |version| Condition::IfMatch(version.etag));
-                Desired { content, headers, condition, was_there, since: clock::now() }
+                Desired { content, headers: headers.map(Into::into), condition, was_there, since: clock::now() }
             }
         })
     }

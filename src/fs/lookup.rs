@@ -254,7 +254,7 @@ impl Fs {
         if let Some(Desired { headers: Some(headers), .. }) = self.writer.pending(marker).filter(is_marker)
             && let Some(inode) = names.get_mut(ino)
         {
-            inode.take_headers(headers);
+            inode.take_headers(headers.get());
         }
         Ok(ino)
     }
@@ -267,7 +267,9 @@ impl Fs {
         let modified = Some(Modified::About(desired.since));
         let node = match &desired.content {
             Content::Inline(target) => Node::Symlink(Symlink { target: String::from_utf8(target.clone()).ok(), ..Symlink::default() }),
-            Content::CopyOf(version) | Content::Restored(version) if desired.headers.as_ref().is_some_and(attributes::is_symlink) => {
+            Content::CopyOf(version) | Content::Restored(version)
+                if desired.headers().is_some_and(|headers| attributes::is_symlink(&headers)) =>
+            {
                 Node::Symlink(Symlink { version: Some(version.clone()), modified, ..Symlink::default() })
             }
             Content::CopyOf(version) | Content::Restored(version) => {
@@ -281,8 +283,8 @@ impl Fs {
         };
         let ino = names.insert_found(parent, name, node, desired.since);
         self.replace(names, parent, name, ino);
-        if let (Some(inode), Some(headers)) = (names.get_mut(ino), &desired.headers) {
-            inode.take_headers(headers.clone());
+        if let (Some(inode), Some(headers)) = (names.get_mut(ino), desired.headers()) {
+            inode.take_headers(headers);
         }
         Ok(ino)
     }

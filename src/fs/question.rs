@@ -366,7 +366,7 @@ impl Fs {
     /// that, and until then what was known of the source last holds, or the defaults.
     async fn ask_copy(&self, ino: Ino, key: &Key) -> Result<()> {
         let copy = self.head(key).await?.filter(|copy| self.shows_bytes(ino, &copy.etag)).map(|copy| (copy.etag, copy.headers));
-        if let Some(headers) = self.writer.pending(key).and_then(|desired| desired.headers) {
+        if let Some(headers) = self.writer.pending(key).and_then(|desired| desired.headers()) {
             self.set_headers(ino, headers);
             return Ok(());
         }

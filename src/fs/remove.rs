@@ -116,7 +116,13 @@ impl Fs {
         let headers = names.get(directory).map(|inode| self.headers_of(inode, &key));
         Some((
             key,
-            Some(Desired { content, headers, condition: Condition::Any, was_there: node.marker != Some(false), since: clock::now() }),
+            Some(Desired {
+                content,
+                headers: headers.map(Into::into),
+                condition: Condition::Any,
+                was_there: node.marker != Some(false),
+                since: clock::now(),
+            }),
         ))
     }
 

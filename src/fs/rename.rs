@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
 use crate::namespace::{Ino, Inode, Namespace, Node};
 use crate::store::Condition;
-use crate::types::{Key, ListedObject, ObjectHeaders, Version};
+use crate::types::{Key, ListedObject, ObjectHeaders, PackedHeaders, Version};
 use crate::writer::{Hold, copied};
 
 /// One name, and the inode found under it.
@@ -244,7 +244,7 @@ impl Fs {
             let moved = version.key.moved(&from, &to).ok_or(Error::Invalid)?;
             let desired = Desired {
                 content: Content::CopyOf(version.clone()),
-                headers: headers.clone(),
+                headers: headers.clone().map(Into::into),
                 condition: Condition::Any,
                 was_there: false,
                 since: clock::now(),
@@ -266,7 +266,8 @@ impl Fs {
             let headers = Some(self.headers_of(inode, to));
             let filled = pending.map_or_else(|| node.and_then(|node| node.filled.clone()), |pending| copied(&pending.content).cloned());
             let content = filled.map_or(Content::Inline(Vec::new()), Content::CopyOf);
-            let desired = Desired { content, headers, condition: Condition::Any, was_there: false, since: clock::now() };
+            let desired =
+                Desired { content, headers: headers.map(Into::into), condition: Condition::Any, was_there: false, since: clock::now() };
             plan.wanted.insert(to.clone(), desired);
         }
         let was_there = self.may_have_marker(names, inode.ino);
@@ -279,13 +280,15 @@ impl Fs {
 
     fn plan_object(&self, inode: &Inode, from: &Key, to: &Key, condition: &Condition, plan: &mut Plan) -> Result<()> {
         self.check_key(to)?;
-        let headers = |old| self.moved_headers(inode, old, from, to);
+        let headers = |old| self.moved_headers(inode, old, from, to).map(PackedHeaders::from);
         let pending = self.writer.pending(from).filter(|desired| desired.content != Content::Absent);
         let held = inode.held();
         // Where nothing waits, what is shown under the name is in the bucket, whatever it is known by.
         let was_there = pending.as_ref().is_none_or(|desired| desired.was_there) || held.as_ref().is_some_and(|held| held.key == *from);
         let desired = match (pending, held) {
-            (Some(pending), _) => Desired { headers: headers(pending.headers), condition: condition.clone(), was_there: false, ..pending },
+            (Some(pending), _) => {
+                Desired { headers: headers(pending.headers()), condition: condition.clone(), was_there: false, ..pending }
+            }
             (None, Some(version)) => {
                 let content = Content::CopyOf(version);
                 Desired { content, headers: headers(None), condition: condition.clone(), was_there: false, since: clock::now() }

@@ -42,7 +42,7 @@ impl Fs {
         let headers = names.get(ino).map(|inode| self.headers_of(inode, &key));
         let was_there = self.writer.pending(&key).is_some();
         let content = Content::Inline(target.as_bytes().to_vec());
-        let desired = Desired { content, headers, condition: Condition::Any, was_there, since: clock::now() };
+        let desired = Desired { content, headers: headers.map(Into::into), condition: Condition::Any, was_there, since: clock::now() };
         // The journal keeps that it was made here: from the bucket alone a link out of the mount is not followed.
         let made_here = Change::RememberSymlink(key.clone(), target.to_owned());
         self.writer.apply(vec![(key, Some(desired))], &[made_here])?;
@@ -90,7 +90,7 @@ impl Fs {
     pub(super) fn sent_anew(&self, inode: &Inode, to: &Key, condition: Condition) -> Result<Desired> {
         let Node::Symlink(_) = inode.node else { return Err(Error::NotFound) };
         let headers = Some(self.headers_of(inode, to));
-        Ok(Desired { content: inline_content(inode), headers, condition, was_there: false, since: clock::now() })
+        Ok(Desired { content: inline_content(inode), headers: headers.map(Into::into), condition, was_there: false, since: clock::now() })
     }
 
     /// The target of a link that another program wrote: the object's body.

@@ -56,7 +56,7 @@ use tokio::sync::futures::Notified;
 use crate::error::{Error, Result};
 use crate::simulation::{self, Event};
 use crate::store::{Condition, Part, UploadId};
-use crate::types::{ETag, FileId, Key, ObjectHeaders, Span, Version};
+use crate::types::{ETag, FileId, Key, ObjectHeaders, PackedHeaders, Span, Version};
 
 use database::explain;
 pub use exposure::{Exposure, exposure};
@@ -73,12 +73,18 @@ use tail::Tail;
 pub struct Desired {
     pub content: Content,
     /// None keeps the headers of a copied version.
-    pub headers: Option<ObjectHeaders>,
+    pub headers: Option<PackedHeaders>,
     pub condition: Condition,
     /// The bucket may hold something under this key, so that its absence takes a DELETE.
     pub was_there: bool,
     /// When the key became dirty; for `status`.
     pub since: SystemTime,
+}
+
+impl Desired {
+    pub fn headers(&self) -> Option<ObjectHeaders> {
+        self.headers.as_ref().map(PackedHeaders::get)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

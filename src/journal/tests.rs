@@ -21,7 +21,7 @@ fn desired(content: Content) -> Desired {
     let headers = ObjectHeaders { metadata: [("mode".into(), "33188".into())].into(), ..Default::default() };
     Desired {
         content,
-        headers: Some(headers),
+        headers: Some(headers.into()),
         condition: Condition::IfMatch(ETag::new("old")),
         was_there: true,
         since: UNIX_EPOCH + Duration::new(1_700_000_000, 123),

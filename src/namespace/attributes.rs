@@ -16,10 +16,9 @@ use std::time::{Duration, SystemTime};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::headers::Headers;
 use crate::media::DIRECTORY_TYPE;
 pub use crate::types::MTIME;
-use crate::types::ObjectHeaders;
+use crate::types::{ObjectHeaders, PackedHeaders};
 
 pub const MODE: &str = "mode";
 pub const UID: &str = "uid";
@@ -177,7 +176,7 @@ pub fn update(headers: &mut ObjectHeaders, posix: &Posix, defaults: &Defaults) {
 }
 
 /// False: there is nothing for [`forget_content`] to remove.
-pub(super) fn describes_content(headers: &Headers) -> bool {
+pub(super) fn describes_content(headers: &PackedHeaders) -> bool {
     headers.may_say(RCLONE_MD5)
 }
 

@@ -9,10 +9,9 @@ use tokio::time::Instant;
 use super::AccessNote;
 use super::ahead::LookAhead;
 use super::attributes;
-use super::headers::Headers;
 use super::positions::Positions;
 use crate::cache::LocalFile;
-use crate::types::{ObjectHeaders, Version};
+use crate::types::{ObjectHeaders, PackedHeaders, Version};
 
 pub type Ino = u64;
 pub const ROOT: Ino = 1;
@@ -84,7 +83,7 @@ pub struct File {
     pub version: Option<Version>,
     pub modified: Option<Modified>,
     /// Of `version`; meaningful when the inode's attributes are known.
-    pub headers: Headers,
+    pub headers: PackedHeaders,
     pub local: Option<Arc<LocalFile>>,
     /// The kernel may hold pages of it, so that reads need not get here.
     pub pages: bool,
@@ -112,7 +111,7 @@ pub struct Directory {
     pub proven: Option<Instant>,
     /// The marker's version where it holds bytes, as some programs' do: they are kept.
     pub filled: Option<Version>,
-    pub headers: Headers,
+    pub headers: PackedHeaders,
     /// The name found missing last, and when that answer came.
     pub last_missing: Option<(Arc<str>, Instant)>,
     pub positions: Positions,
@@ -148,7 +147,7 @@ pub enum Child {
 pub struct Symlink {
     pub version: Option<Version>,
     pub modified: Option<Modified>,
-    pub headers: Headers,
+    pub headers: PackedHeaders,
     /// None: the body of the object has to be read.
     pub target: Option<String>,
     /// A program on this host made it so.
@@ -296,7 +295,7 @@ impl Inode {
         }
     }
 
-    fn kept_headers(&mut self) -> &mut Headers {
+    fn kept_headers(&mut self) -> &mut PackedHeaders {
         match &mut self.node {
             Node::File(file) => &mut file.headers,
             Node::Symlink(link) => &mut link.headers,

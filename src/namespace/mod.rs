@@ -10,7 +10,6 @@
 
 mod ahead;
 pub mod attributes;
-mod headers;
 mod inode;
 pub mod keys;
 mod numbers;

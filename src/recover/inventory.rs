@@ -270,7 +270,7 @@ impl<'a> Known<'a> {
             Content::KeptDirectory => waiting(Action::KeepDirectory, State::Waiting, 0),
             Content::Absent => waiting(Action::Delete, State::Waiting, 0),
         };
-        (waiting.since, waiting.headers) = (Some(desired.since), desired.headers.clone());
+        (waiting.since, waiting.headers) = (Some(desired.since), desired.headers());
         waiting
     }
 

@@ -27,7 +27,12 @@ pub async fn keep_theirs(shared: &Arc<Shared>, job: &Job, theirs: &ObjectInfo) -
     };
     // A copy that names no headers keeps all but the storage class.
     let headers = theirs.headers.storage_class.is_some().then(|| theirs.headers.clone());
-    let desired = Desired { content: Content::CopyOf(version.clone()), headers, condition: Condition::Any, ..job.desired.clone() };
+    let desired = Desired {
+        content: Content::CopyOf(version.clone()),
+        headers: headers.map(Into::into),
+        condition: Condition::Any,
+        ..job.desired.clone()
+    };
     let copying = Job { key: kept.clone(), desired, file: None, ..job.clone() };
     let stored = match copy_version(shared, &copying, &version).await {
         Ok(Effect::Stored(stored)) => stored,

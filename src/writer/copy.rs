@@ -34,7 +34,7 @@ pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Eff
             return Ok(Effect::Stored(made));
         }
         // Copies of single uploads keep their ETag: an earlier attempt of ours can be told by it.
-        let ours = stored(job, from, from.etag.clone(), job.desired.headers.clone(), None);
+        let ours = stored(job, from, from.etag.clone(), job.desired.headers(), None);
         return Ok(Effect::Refused(Refused { ours: Some(ours), unsure: false }));
     }
     match copy_version(shared, job, from).await {
@@ -67,13 +67,13 @@ pub async fn unchanged(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -
     if compress::forbids_copy(shared, &base, &headers).await? {
         return Ok(None);
     }
-    let job = Job { desired: Desired { headers: Some(headers.clone()), ..job.desired.clone() }, ..job.clone() };
+    let job = Job { desired: Desired { headers: Some((&headers).into()), ..job.desired.clone() }, ..job.clone() };
     let as_staged = |stored: Stored| Stored { content: job.desired.content.clone(), stamp: Some(stamp), ..stored };
     if !may_replace(shared, &job).await? {
         if let Some(made) = made_unheard(shared, &job, &base).await? {
             return Ok(Some(Effect::Stored(as_staged(made))));
         }
-        let ours = as_staged(stored(&job, &base, base.etag.clone(), job.desired.headers.clone(), None));
+        let ours = as_staged(stored(&job, &base, base.etag.clone(), job.desired.headers(), None));
         return Ok(Some(Effect::Refused(Refused { ours: Some(ours), unsure: false })));
     }
     mark::note(shared, &job, &base, headers)?;
@@ -140,7 +140,7 @@ async fn made_unheard(shared: &Shared, job: &Job, from: &Version) -> Result<Opti
     }
     tracing::info!(key = %job.key, from = %from.key, "an earlier copy took effect after all");
     let made = stored(job, from, info.etag, Some(info.headers), None);
-    Ok(Some(Stored { wanted: job.desired.headers.clone(), last_modified: info.last_modified, ..made }))
+    Ok(Some(Stored { wanted: job.desired.headers(), last_modified: info.last_modified, ..made }))
 }
 
 /// The version is nowhere. The copy may have been made by a mount that forgot it in a power cut, and then removed its source.
@@ -162,8 +162,8 @@ pub async fn copy_version(shared: &Arc<Shared>, job: &Job, from: &Version) -> Re
     if from.size > shared.tuning.copy_bytes {
         return copy_parts(shared, job, from).await;
     }
-    let headers = match &job.desired.headers {
-        Some(headers) => Some(compress::of_copy(shared, from, headers).await?),
+    let headers = match job.desired.headers() {
+        Some(headers) => Some(compress::of_copy(shared, from, &headers).await?),
         None => None,
     };
     match shared.store.copy(from, &job.key, headers.as_ref()).await {
@@ -190,9 +190,9 @@ fn stored(job: &Job, from: &Version, etag: ETag, headers: Option<ObjectHeaders>,
 
 /// A copy of more than one CopyObject can do.
 async fn copy_parts(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Effect> {
-    let headers = match &job.desired.headers {
+    let headers = match job.desired.headers() {
         // Larger than what is ever compressed.
-        Some(headers) => compress::plain(shared, &job.key, headers.clone()),
+        Some(headers) => compress::plain(shared, &job.key, headers),
         None => match shared.store.head(&from.key).await {
             Ok(info) => info.headers,
             Err(error) if is_gone(&error) => return Err(Error::Stale),

@@ -30,7 +30,7 @@ pub async fn localise(shared: &Arc<Shared>, job: &Job) -> Result<()> {
             let pin = file.pin();
             fetch_all(shared, file).await?;
             // What they are asked of is about to be overwritten too.
-            let headers = upload::with_headers(shared, job, file).await?.desired.headers;
+            let headers = upload::with_headers(shared, job, file).await?.desired.headers();
             Some(Here { file: file.clone(), headers, _pin: pin })
         }
         _ => return Ok(()),
@@ -62,7 +62,7 @@ async fn fetch_version(shared: &Arc<Shared>, job: &Job, version: &Version) -> Re
     // Of what was only listed, the version tells how much is stored.
     let info = present(shared, version).await?;
     let version = &Version { size: info.size, ..version.clone() };
-    let headers = job.desired.headers.clone().unwrap_or(info.headers);
+    let headers = job.desired.headers().unwrap_or(info.headers);
     let file = shared.cache.of_version(version)?;
     let pin = file.pin();
     fetch_all(shared, &file).await?;
@@ -88,7 +88,7 @@ fn stage(shared: &Shared, job: &Job, here: &Here) -> Result<()> {
         return Ok(());
     }
     let content = Content::Staged(here.file.id());
-    let desired = Desired { content, headers: here.headers.clone(), ..job.desired.clone() };
+    let desired = Desired { content, headers: here.headers.as_ref().map(Into::into), ..job.desired.clone() };
     shared.journal.apply(&[Change::PutFile(here.file.row(true)?), Change::SetDesired(job.key.clone(), desired.clone())])?;
     if let Some(entry) = queue.get_mut(&job.key) {
         (entry.desired, entry.file, entry.local_only) = (desired, Some(here.file.clone()), true);

@@ -18,8 +18,7 @@ pub async fn keep(shared: &Shared, job: &Job) -> Result<Effect> {
     if is_occupied(shared, &job.key).await? {
         return Ok(Effect::Nothing);
     }
-    let headers =
-        job.desired.headers.clone().unwrap_or_else(|| ObjectHeaders { content_type: Some(MARKER_TYPE.into()), ..Default::default() });
+    let headers = job.desired.headers().unwrap_or_else(|| ObjectHeaders { content_type: Some(MARKER_TYPE.into()), ..Default::default() });
     inline::put_body(shared, job, Body::new(Vec::new()), headers, 0).await
 }
 

@@ -56,7 +56,7 @@ pub struct Entry {
     /// Failures in a row.
     pub attempts: u32,
     pub not_before: Option<Instant>,
-    pub failed: Option<Failure>,
+    pub failed: Option<Box<Failure>>,
     pub waiters: Vec<Waiter>,
     /// An attempt whose end nobody saw may have taken effect.
     pub unsure: bool,

@@ -75,9 +75,9 @@ fn left(entry: Option<&Entry>, job: &Job, stored: &Stored, changes: &mut Vec<Cha
     let unchanged = entry.generation == job.generation;
     let same_file = matches!(stored.content, Content::Staged(_)) && stored.content == entry.desired.content;
     // Of an unchanged entry the file system may have told newer headers than the upload was begun with.
-    let wanted = if unchanged { stored.wanted.as_ref() } else { entry.desired.headers.as_ref() };
+    let wanted = if unchanged { stored.wanted.clone() } else { entry.desired.headers() };
     let agrees = |wanted| stored.headers.as_ref().is_some_and(|stored| gzip::agree(stored, wanted));
-    let may_clear = wanted.is_none_or(agrees) && (unchanged || same_file);
+    let may_clear = wanted.as_ref().is_none_or(agrees) && (unchanged || same_file);
     let clear: Vec<Change> = may_clear.then(|| Change::ClearDesired(job.key.clone())).into_iter().collect();
     let mut settled = true;
     if let (true, Some(file), Some(stamp)) = (same_file, &entry.file, &stored.stamp) {
@@ -100,7 +100,7 @@ fn left(entry: Option<&Entry>, job: &Job, stored: &Stored, changes: &mut Vec<Cha
     if same_file && settled {
         // Only the headers moved on: the store has the bytes.
         (desired.content, file) = (Content::CopyOf(stored.version.clone()), None);
-        desired.headers = wanted.cloned();
+        desired.headers = wanted.map(Into::into);
     } else if let Some(old) = copied_onto_itself(job, stored) {
         renew(&mut desired, file.as_deref(), old, &stored.version)?;
     }
@@ -361,7 +361,7 @@ pub fn fail_for_good(queue: &mut Queue, key: &Key, error: &Error, retry_at: Opti
     let waiters = std::mem::take(&mut entry.waiters);
     let since = entry.failed.as_ref().map_or_else(clock::now, |failed| failed.since);
     let told = waiters.iter().any(|waiter| !waiter.tell.is_closed());
-    entry.failed = Some(Failure { error: backoff::copy(error), since, retry_at, told });
+    entry.failed = Some(Box::new(Failure { error: backoff::copy(error), since, retry_at, told }));
     entry.urgent = false;
     entry.not_before = retry_at;
     match retry_at {

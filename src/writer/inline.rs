@@ -9,7 +9,7 @@ use crate::store::{Body, Condition, ErrorKind, StoreError, plain_etag};
 use crate::types::{ETag, ObjectHeaders, Version};
 
 pub async fn put(shared: &Shared, job: &Job, bytes: &[u8]) -> Result<Effect> {
-    let headers = job.desired.headers.clone().unwrap_or_default();
+    let headers = job.desired.headers().unwrap_or_default();
     put_body(shared, job, Body::new(bytes.to_vec()), headers, bytes.len() as u64).await
 }
 

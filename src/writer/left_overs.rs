@@ -39,7 +39,7 @@ impl Writer {
         }
         let headers = self.shared.journal.last_headers(&base.key, &base.etag).map(|(_, headers)| headers);
         let condition = Condition::IfMatch(base.etag.clone());
-        let desired = Desired { content, headers, condition, was_there: true, since: clock::now() };
+        let desired = Desired { content, headers: headers.map(Into::into), condition, was_there: true, since: clock::now() };
         self.pending(&base.key).is_none().then(|| (base.key.clone(), desired))
     }
 }

@@ -60,8 +60,8 @@ impl Mark {
 /// is flushed.
 pub async fn begin(shared: &Shared, job: &Job) -> Result<()> {
     let Some(from) = copied(&job.desired.content) else { return Ok(()) };
-    match &job.desired.headers {
-        Some(headers) => note(shared, job, from, headers.clone()),
+    match job.desired.headers() {
+        Some(headers) => note(shared, job, from, headers),
         None if from.key == job.key || keeps_etag(from) => Ok(()),
         // The bucket gives the copy what the object has.
         None => match shared.store.head(&from.key).await {

@@ -334,7 +334,7 @@ fn load(queue: &mut Queue, rows: Vec<(Key, Desired)>, cache: &Cache) {
         if let Some(id) = lost {
             tracing::error!(%key, file = %id, "the data file of an unsent change is not in the cache directory");
             let error = Error::Corrupt(format!("its data file {id} is not in the cache directory"));
-            entry.failed = Some(Failure { error, since: clock::now(), retry_at: None, told: false });
+            entry.failed = Some(Box::new(Failure { error, since: clock::now(), retry_at: None, told: false }));
         }
         queue.put(&key, entry, now);
     }

@@ -54,7 +54,8 @@ pub struct Flight {
 }
 
 pub struct Queue {
-    entries: BTreeMap<Key, Entry>,
+    /// Boxed: a part of the places in a tree is always empty, and files wait by the thousand.
+    entries: BTreeMap<Key, Box<Entry>>,
     flights: HashMap<Key, Flight>,
     /// Those that somebody waits for, and the others.
     urgent: BTreeMap<(Instant, u64), Key>,
@@ -169,14 +170,14 @@ impl Queue {
     }
 
     pub fn get(&self, key: &Key) -> Option<&Entry> {
-        self.entries.get(key)
+        self.entries.get(key).map(Box::as_ref)
     }
 
     pub fn get_mut(&mut self, key: &Key) -> Option<&mut Entry> {
-        self.entries.get_mut(key)
+        self.entries.get_mut(key).map(Box::as_mut)
     }
 
-    pub fn entries(&self) -> &BTreeMap<Key, Entry> {
+    pub fn entries(&self) -> &BTreeMap<Key, Box<Entry>> {
         &self.entries
     }
 
@@ -189,12 +190,13 @@ impl Queue {
         self.entries
             .range::<Key, _>((Bound::Included(directory), Bound::Unbounded))
             .take_while(|(key, _)| key.as_str().starts_with(directory.as_str()))
+            .map(|(key, entry)| (key, entry.as_ref()))
     }
 
     /// Enters or replaces `key` and has it looked at `at`; wakes what waited for the old one.
     pub fn put(&mut self, key: &Key, entry: Entry, at: Instant) {
         self.absences += usize::from(entry.is_absent());
-        let old = self.entries.insert(key.clone(), entry);
+        let old = self.entries.insert(key.clone(), Box::new(entry));
         self.absences -= usize::from(old.is_some_and(|old| old.is_absent()));
         self.gathering.remove(key);
         self.index(key);
@@ -209,7 +211,7 @@ impl Queue {
         self.gathering.remove(key);
         self.index(key);
         self.unpark(key, now);
-        Some(entry)
+        Some(*entry)
     }
 
     /// Looks up anew what `key` takes bytes from; after every change of its content.
@@ -426,7 +428,7 @@ impl Facts for Queue {
     }
 
     fn is_absent(&self, key: &Key) -> bool {
-        self.entries.get(key).is_some_and(Entry::is_absent)
+        self.entries.get(key).is_some_and(|entry| entry.is_absent())
     }
 
     fn is_going(&self, key: &Key) -> bool {

@@ -268,7 +268,7 @@ fn copy_all(from: &Path, to: &Path) {
 fn desired(content: Content, condition: Condition, was_there: bool) -> Desired {
     // Of a file that somebody wrote they are known; a copy takes its source's.
     let headers = matches!(content, Content::Staged(_)).then(ObjectHeaders::default);
-    Desired { content, headers, condition, was_there, since: clock::now() }
+    Desired { content, headers: headers.map(Into::into), condition, was_there, since: clock::now() }
 }
 
 fn copy_of(version: &Version) -> Content {

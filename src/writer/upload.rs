@@ -44,7 +44,7 @@ pub async fn with_headers(shared: &Shared, job: &Job, file: &LocalFile) -> Resul
         Err(error) if source::is_gone(&error) => None,
         Err(error) => return Err(error.into()),
     };
-    Ok(Job { desired: Desired { headers, ..job.desired.clone() }, ..job.clone() })
+    Ok(Job { desired: Desired { headers: headers.map(Into::into), ..job.desired.clone() }, ..job.clone() })
 }
 
 /// What the file builds on is gone. Where an attempt of ours that built on it too has replaced it, of which the answer was
@@ -142,7 +142,7 @@ pub async fn breathe(round: u32) {
 /// Of the file as it is, stored as it is.
 pub fn headers(shared: &Shared, job: &Job, file: &LocalFile) -> ObjectHeaders {
     let current = current_headers(shared, job, file);
-    compress::plain(shared, &job.key, current.or_else(|| job.desired.headers.clone()).unwrap_or_default())
+    compress::plain(shared, &job.key, current.or_else(|| job.desired.headers()).unwrap_or_default())
 }
 
 fn current_headers(shared: &Shared, job: &Job, file: &LocalFile) -> Option<ObjectHeaders> {

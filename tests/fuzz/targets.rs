@@ -188,7 +188,7 @@ fn whole_journal() -> &'static [(String, Vec<u8>)] {
         let journal = Journal::open(folder.path(), "fuzz").unwrap();
         let desired = |number: usize| Desired {
             content: Content::Inline(vec![b'x'; number]),
-            headers: Some(ObjectHeaders::default()),
+            headers: Some(ObjectHeaders::default().into()),
             condition: Condition::Any,
             was_there: false,
             since: SystemTime::UNIX_EPOCH,

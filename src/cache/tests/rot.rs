@@ -347,7 +347,7 @@ fn a_file_that_was_checked_is_not_read_again_until_it_changes() {
         let file = world.clean("a", &pattern(50_000));
         let _pin = file.pin();
         assert!(file.verify_all().unwrap());
-        let checked = file.state.lock().verified;
+        let checked = file.state.lock().verified.clone();
         assert!(file.verify_all().unwrap());
         assert!(checked.is_some() && file.state.lock().verified == checked);
         // Whoever sets the time of the last change back changes the other one.

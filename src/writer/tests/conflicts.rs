@@ -159,7 +159,7 @@ async fn a_source_that_is_nowhere_is_given_up_and_counted() {
     let version = Version { key: "a".into(), etag: ETag::new("gone"), size: 3 };
     world.apply("b", copy_of(&version), Condition::Any, false);
     world.apply("c", copy_of(&Version { key: "c".into(), ..version }), Condition::Any, true);
-    let chmod = Desired { headers: Some(headers("x/y")), ..world.writer.pending(&"c".into()).unwrap() };
+    let chmod = Desired { headers: Some(headers("x/y").into()), ..world.writer.pending(&"c".into()).unwrap() };
     world.writer.apply(vec![("c".into(), Some(chmod))], &[]).unwrap();
     world.settled().await;
     assert!(world.keys().is_empty() && world.journalled().is_empty());
@@ -225,7 +225,8 @@ async fn the_same_bytes_under_older_headers_get_those_that_are_wanted() {
     let file = world.save("a", b"bytes");
     let wanted = ObjectHeaders { metadata: [("mode".to_owned(), "0100600".to_owned())].into(), ..ObjectHeaders::default() };
     let content = Content::Staged(file.id());
-    let desired = Desired { content, headers: Some(wanted.clone()), condition: Condition::IfAbsent, was_there: false, since: clock::now() };
+    let desired =
+        Desired { content, headers: Some((&wanted).into()), condition: Condition::IfAbsent, was_there: false, since: clock::now() };
     world.writer.apply(vec![("a".into(), Some(desired))], &[]).unwrap();
     world.settled().await;
     assert_eq!(world.keys(), ["a"]);

@@ -87,7 +87,7 @@ async fn a_copy_in_parts_that_nobody_heard_of_is_no_conflict() {
         let content = bytes(300 * KIB, 2);
         let version = world.put_elsewhere("a", &content).await;
         let condition = if key == "a" { if_match(&version) } else { Condition::IfAbsent };
-        let wanted = Desired { headers: Some(headers("image/png")), ..desired(copy_of(&version), condition, key == "a") };
+        let wanted = Desired { headers: Some(headers("image/png").into()), ..desired(copy_of(&version), condition, key == "a") };
         world.writer.apply(vec![(key.into(), Some(wanted))], &[]).unwrap();
         let lost = Rule::on(Operation::CompleteMultipartUpload).fault(Fault::ReplyLost);
         world.faults.add(if killed { lost } else { lost.when(When::First(2)) });
@@ -123,7 +123,7 @@ async fn killed_after_an_unrecorded_copy(size: usize) -> (World, World, Version,
     for operation in [Operation::CopyObject, Operation::CompleteMultipartUpload] {
         world.faults.add(Rule::on(operation).fault(Fault::ReplyLost));
     }
-    let wanted = Desired { headers: Some(at("1700000000.000000001")), ..desired(copy_of(&version), Condition::Any, true) };
+    let wanted = Desired { headers: Some(at("1700000000.000000001").into()), ..desired(copy_of(&version), Condition::Any, true) };
     world.writer.apply(vec![("a".into(), Some(wanted))], &[]).unwrap();
     while world.version("a") == version {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -156,14 +156,15 @@ async fn killed_after_an_unrecorded_rename(new: Option<ObjectHeaders>) -> (World
     let content = bytes(100 * KIB, 6);
     let file = world.cache.create().unwrap();
     file.add_writer();
-    let saved = Desired { headers: Some(at("1700000000.000000001")), ..desired(Content::Staged(file.id()), Condition::IfAbsent, false) };
+    let saved =
+        Desired { headers: Some(at("1700000000.000000001").into()), ..desired(Content::Staged(file.id()), Condition::IfAbsent, false) };
     world.writer.apply(vec![("a".into(), Some(saved))], &[]).unwrap();
     file.write_at(0, &content).unwrap();
     file.remove_writer();
     world.settled().await;
     let version = world.version("a");
     world.faults.add(Rule::on(Operation::CopyObject).fault(Fault::ReplyLost));
-    let wanted = Desired { headers: new, ..desired(copy_of(&version), Condition::IfAbsent, false) };
+    let wanted = Desired { headers: new.map(Into::into), ..desired(copy_of(&version), Condition::IfAbsent, false) };
     world.writer.apply(vec![("b".into(), Some(wanted)), ("a".into(), Some(desired(Content::Absent, Condition::Any, true)))], &[]).unwrap();
     while world.object("b").is_none() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -216,7 +217,7 @@ async fn another_hosts_object_is_not_taken_for_an_unrecorded_rename() {
 async fn an_unrecorded_copy_under_older_headers_gets_the_newer_ones() {
     let _one_thread = on_one_thread();
     let (_killed, next, version, content) = killed_after_an_unrecorded_copy(100 * KIB).await;
-    let wanted = Desired { headers: Some(at("1800000000.0")), ..desired(copy_of(&version), Condition::Any, true) };
+    let wanted = Desired { headers: Some(at("1800000000.0").into()), ..desired(copy_of(&version), Condition::Any, true) };
     next.writer.apply(vec![("a".into(), Some(wanted))], &[]).unwrap();
     next.start();
     next.settled().await;

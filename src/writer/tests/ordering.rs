@@ -123,7 +123,7 @@ async fn headers_and_a_rename_of_the_same_file_agree() {
     let world = World::new();
     let version = world.put_elsewhere("a", &bytes(10, 1)).await;
     world.faults.add(Rule::on(Operation::CopyObject).fault(Fault::Latency(Duration::from_millis(300))));
-    let chmod = Desired { headers: Some(headers("text/x")), ..desired(copy_of(&version), Condition::Any, true) };
+    let chmod = Desired { headers: Some(headers("text/x").into()), ..desired(copy_of(&version), Condition::Any, true) };
     world.writer.apply(vec![("a".into(), Some(chmod))], &[]).unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     rename(&world, "a", "b", &version);

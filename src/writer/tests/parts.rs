@@ -225,7 +225,7 @@ async fn a_copy_in_parts_is_not_marked_as_compressed() {
     // Left over from when the file was small, and stored compressed.
     let mut headers = ObjectHeaders::default();
     gzip::mark(&mut headers, 100);
-    let desired = Desired { headers: Some(headers), ..desired(copy_of(&version), Condition::Any, false) };
+    let desired = Desired { headers: Some(headers.into()), ..desired(copy_of(&version), Condition::Any, false) };
     world.writer.apply(vec![("b".into(), Some(desired))], &[]).unwrap();
     world.settled().await;
     let (stored, info) = world.memory.object(&"b".into()).unwrap();

@@ -128,7 +128,7 @@ impl Host {
         let Some(name) = self.existing() else { return };
         let pending = self.world.writer.pending(&name.into());
         let was = pending.unwrap_or_else(|| desired(self.content(name), Condition::Any, true));
-        let changed = Desired { headers: Some(headers(&format!("x/{}", self.random.random::<u8>()))), ..was };
+        let changed = Desired { headers: Some(headers(&format!("x/{}", self.random.random::<u8>())).into()), ..was };
         self.apply(vec![(name, Some(changed))]);
     }
 

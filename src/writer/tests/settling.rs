@@ -101,7 +101,7 @@ fn slow(operation: Operation) -> crate::store::fault::Rule {
 async fn a_change_of_headers_folds_into_the_put_or_becomes_one_copy() {
     let world = World::new();
     let file = world.save("a", b"x");
-    let with = |content, name| Desired { headers: Some(headers(name)), ..desired(content, Condition::IfAbsent, false) };
+    let with = |content, name| Desired { headers: Some(headers(name).into()), ..desired(content, Condition::IfAbsent, false) };
     world.writer.apply(vec![("a".into(), Some(with(Content::Staged(file.id()), "text/one")))], &[]).unwrap();
     world.settled().await;
     let (_, info) = world.memory.object(&"a".into()).unwrap();
@@ -122,7 +122,7 @@ async fn headers_changed_under_way_follow_by_copy() {
     world.faults.add(slow(Operation::PutObject));
     tokio::time::sleep(Duration::from_millis(200)).await;
     let content = Content::Staged(file.id());
-    let changed = Desired { headers: Some(headers("text/new")), ..desired(content, Condition::IfAbsent, false) };
+    let changed = Desired { headers: Some(headers("text/new").into()), ..desired(content, Condition::IfAbsent, false) };
     world.writer.apply(vec![("a".into(), Some(changed))], &[]).unwrap();
     world.settled().await;
     assert_eq!(world.requests(), [("CopyObject", 1), ("PutObject", 1)]);
