@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use lru::LruCache;
+use smallvec::SmallVec;
 
-use crate::types::{FileId, Key, Version};
+use crate::types::{ETag, FileId, Key, Version};
 
 use super::file::LocalFile;
 use super::idle::Idle;
@@ -20,8 +21,8 @@ const RECENT: usize = if cfg!(debug_assertions) { 2 } else { 4096 };
 
 pub struct Index {
     files: HashMap<FileId, Slot>,
-    /// By key; of several versions of one, the one that was named last comes last.
-    versions: HashMap<Key, Vec<(Version, FileId)>>,
+    /// By key; of several versions of one, the one that was named last comes last. Of nearly all keys there is one.
+    versions: HashMap<Key, SmallVec<[Named; 1]>>,
     evictable: LruCache<FileId, ()>,
     /// The evictable ones that take their full size in memory, in the same order.
     awake: LruCache<FileId, ()>,
@@ -32,6 +33,19 @@ pub struct Index {
     clock: u64,
     /// What the files share; this index is in it.
     home: Weak<Shared>,
+}
+
+/// Which file holds a version of a key.
+struct Named {
+    etag: ETag,
+    size: u64,
+    id: FileId,
+}
+
+impl Named {
+    fn is(&self, version: &Version) -> bool {
+        self.etag == version.etag && self.size == version.size
+    }
 }
 
 enum Slot {
@@ -90,7 +104,10 @@ impl Index {
     }
 
     pub fn versions(&self) -> Vec<Version> {
-        self.versions.values().flatten().map(|(version, _)| version.clone()).collect()
+        let of_key = |(key, named): (&Key, &SmallVec<[Named; 1]>)| {
+            named.iter().map(|named| Version { key: key.clone(), etag: named.etag.clone(), size: named.size }).collect::<Vec<_>>()
+        };
+        self.versions.iter().flat_map(of_key).collect()
     }
 
     /// The file that holds `version`, which counts as used now.
@@ -118,10 +135,9 @@ impl Index {
     /// From now on the file is what holds `version`. Another one that did keeps its place in the order of use, and
     /// goes with that.
     pub fn name_version(&mut self, version: &Version, id: FileId) {
-        // Of nearly all keys there is one: a vector that grew by itself would have room for four.
-        let of_key = self.versions.entry(version.key.clone()).or_insert_with(|| Vec::with_capacity(1));
-        of_key.retain(|(other, _)| other != version);
-        of_key.push((version.clone(), id));
+        let of_key = self.versions.entry(version.key.clone()).or_default();
+        of_key.retain(|named| !named.is(version));
+        of_key.push(Named { etag: version.etag.clone(), size: version.size, id });
     }
 
     pub fn has_version(&self, version: &Version) -> bool {
@@ -132,7 +148,7 @@ impl Index {
         if let Some(version) = version
             && let Some(of_key) = self.versions.get_mut(&version.key)
         {
-            of_key.retain(|(other, named)| other != version || *named != id);
+            of_key.retain(|named| !named.is(version) || named.id != id);
             if of_key.is_empty() {
                 self.versions.remove(&version.key);
             }
@@ -141,11 +157,11 @@ impl Index {
 
     /// The clean files that hold versions of `key`.
     pub fn of_key(&self, key: &Key) -> Vec<FileId> {
-        self.versions.get(key).into_iter().flatten().map(|(_, id)| *id).collect()
+        self.versions.get(key).into_iter().flatten().map(|named| named.id).collect()
     }
 
     fn named(&self, version: &Version) -> Option<FileId> {
-        self.versions.get(&version.key)?.iter().find(|(other, _)| other == version).map(|(_, id)| *id)
+        self.versions.get(&version.key)?.iter().find(|named| named.is(version)).map(|named| named.id)
     }
 
     /// Nobody needs the file: it may be evicted, after all that were used before.

@@ -57,6 +57,9 @@ impl Fs {
     fn is_old_absence(&self, parent: Ino, name: &Arc<str>) -> bool {
         let names = self.names.lock();
         let Some(node) = names.directory(parent) else { return false };
+        if self.directory_key(&names, parent).is_ok_and(|key| self.is_behind_tail(node, &key, name, Instant::now())) {
+            return false;
+        }
         if node.is_filling(Instant::now()) && node.complete_at().is_some_and(|known| self.is_believed(node, known)) {
             return false;
         }
@@ -98,7 +101,7 @@ impl Fs {
         }
         self.hang(&mut names, parent, name, ino);
         if let Some(node) = names.directory_mut(parent) {
-            node.made_of_late.count(Instant::now());
+            self.count_made(node, name);
         }
         Ok(Some(ino))
     }

@@ -385,7 +385,7 @@ impl Fs {
 
     /// Gives their names to what arrived below the directory while it was listed, and to what waits now and may have arrived
     /// before anybody looks again. False: one is in the bucket, and its version is not known here yet.
-    fn take_in_arrived(&self, names: &mut Namespace, ino: Ino, key: &Key, watch: &Watching<'_>, begun: Instant) -> bool {
+    pub(super) fn take_in_arrived(&self, names: &mut Namespace, ino: Ino, key: &Key, watch: &Watching<'_>, begun: Instant) -> bool {
         if let Err(error) = self.adopt_wanted(names, ino) {
             tracing::debug!(%key, %error, "removed while it was listed");
         }

@@ -30,6 +30,10 @@ enum Answer {
     List,
     /// The same, if one LIST shows them.
     Peek,
+    /// The names behind this one.
+    Tail {
+        after: Arc<str>,
+    },
 }
 
 /// What has to be known of an inode that is there.
@@ -103,6 +107,10 @@ impl Fs {
                 }
                 Answer::Peek => {
                     self.peek(parent).await;
+                    continue;
+                }
+                Answer::Tail { after } => {
+                    self.list_tail(parent, after).await?;
                     continue;
                 }
             };
@@ -188,14 +196,16 @@ impl Fs {
             Some(Child::Missing(checked)) if is_fresh(Some(checked)) && recent(checked) => return Ok(Answer::Is(None)),
             Some(Child::Missing(_)) | None if listed => return Ok(self.not_listed(parent, name, key, removed)),
             Some(Child::Missing(_)) | None if node.is_filling(Instant::now()) => {
-                if node.complete_at().is_some_and(|known| is_fresh(Some(known)) && (known >= begun || self.is_believed(node, known))) {
+                let is_told = |known| is_fresh(Some(known)) && (known >= begun || self.is_believed(node, known));
+                if node.complete_at().is_some_and(is_told) || self.is_behind_tail(node, &directory_key, name, begun) && !removed {
                     return Ok(self.not_listed(parent, name, key, removed));
                 }
                 // In an outage what was listed before is the answer, however old.
-                match self.filling(node) {
+                match self.filling(node, name) {
                     Filling::List => return Ok(Answer::List),
+                    Filling::Tail { after } if !removed => return Ok(Answer::Tail { after }),
                     Filling::Wide { object_only } => wide = Some(object_only),
-                    Filling::Ask => {}
+                    Filling::Tail { .. } | Filling::Ask => {}
                 }
             }
             Some(Child::Missing(_)) | None => {}

@@ -90,9 +90,9 @@ impl Fs {
         let (file, pin) = self.pinned_file(&mut names, ino)?;
         let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
         inode.opens += 1;
+        let access_note = inode.share_access_note();
         let Node::File(node) = &mut inode.node else { return Err(Error::Loop) };
         let keep_cache = !std::mem::take(&mut node.pages_stale);
-        let access_note = inode.access_note.clone();
         // What the kernel reads from its own pages never gets here. Who opens to read alone reads.
         let unseen = keep_cache && node.pages && access.read && !access.write && self.notes_access();
         if unseen && inode.access(clock::now()) {
@@ -173,8 +173,7 @@ impl Fs {
         let ino = handle.ino;
         let mut names = self.names.lock();
         let Some(inode) = names.get_mut(ino) else { return };
-        inode.opens = inode.opens.saturating_sub(1);
-        let last = inode.opens == 0;
+        let last = inode.close();
         match names.key(ino) {
             Some(key) if handle.writable => self.writer.closed(&key),
             None if last => {

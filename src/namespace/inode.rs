@@ -1,6 +1,6 @@
 //! One inode: what it is, where it hangs, and which version of which object is behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use super::ahead::LookAhead;
 use super::attributes;
 use super::positions::Positions;
 use crate::cache::LocalFile;
-use crate::types::{ObjectHeaders, PackedHeaders, Version};
+use crate::types::{Key, ObjectHeaders, PackedHeaders, Version};
 
 pub type Ino = u64;
 pub const ROOT: Ino = 1;
@@ -61,8 +61,8 @@ pub struct Inode {
     pub atime: SystemTime,
     pub mtime: SystemTime,
     pub ctime: SystemTime,
-    /// Shared with the open handles.
-    pub access_note: AccessNote,
+    /// Shared with the open handles, where there are any.
+    pub(super) access_note: Option<AccessNote>,
     /// Mode, owner and times are those of the object's metadata, not only the defaults.
     pub known: bool,
     /// When the bucket last confirmed it; None: never.
@@ -134,6 +134,33 @@ pub struct Peeks {
     pub asked: usize,
     /// They are being listed so.
     pub is_under_way: bool,
+    /// New names in a row that belong behind all others, or nearly so, since that was listed last.
+    pub appended: u32,
+    /// When one LIST was to show the last names, and what it showed.
+    pub tail_begun: Option<Instant>,
+    pub tail: Option<Box<Tail>>,
+}
+
+/// What one LIST showed of a directory from some name on. What was neither known here nor shown was not there.
+pub struct Tail {
+    /// The directory's.
+    pub directory: Key,
+    /// The last name before the first one that it could show.
+    pub after: Arc<str>,
+    /// The key that it ended with; None: there were no more.
+    pub last: Option<Key>,
+    /// Shown, and not known here.
+    pub unknown: HashSet<Arc<str>>,
+    /// Before it was sent.
+    pub asked: Instant,
+}
+
+impl Tail {
+    /// Nothing had this name: no object, and nothing that would make it a directory.
+    pub fn lacks(&self, directory: &Key, name: &str) -> bool {
+        let is_covered = self.last.as_ref().is_none_or(|last| directory.child(name).as_directory() <= *last);
+        *self.after < *name && is_covered && self.directory == *directory && !self.unknown.contains(name)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ pub mod xattrs;
 #[cfg(test)]
 mod tests;
 
-pub use inode::{Child, Directory, File, Ino, Inode, Modified, Node, ROOT, Symlink};
+pub use inode::{Child, Directory, File, Ino, Inode, Modified, Node, ROOT, Symlink, Tail};
 pub use remote::{Absorbed, Seen};
 pub use times::AccessNote;
 pub use tree::{Namespace, Owner};

@@ -288,3 +288,31 @@ fn a_name_takes_little_memory() {
     let size = std::mem::size_of::<super::Inode>();
     assert!(size <= 260, "{size} bytes");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tail_lacks_what_lies_between_its_ends_and_was_not_shown() {
+    let tail = |last: Option<&str>| Tail {
+        directory: "d/".into(),
+        after: "m".into(),
+        last: last.map(Key::from),
+        unknown: [Arc::from("o")].into(),
+        asked: Instant::now(),
+    };
+    for (last, directory, name, lacks) in [
+        (None, "d/", "n", true),
+        (None, "d/", "zz", true),
+        (None, "d/", "m", false),
+        (None, "d/", "a", false),
+        (None, "d/", "o", false),
+        (None, "e/", "n", false),
+        (Some("d/p"), "d/", "n", true),
+        (Some("d/p"), "d/", "q", false),
+        // What lies below a directory `p` comes behind the key `d/p`, and before `d/p0`.
+        (Some("d/p"), "d/", "p", false),
+        (Some("d/p!"), "d/", "p", false),
+        (Some("d/p/"), "d/", "p", true),
+        (Some("d/p0"), "d/", "p", true),
+    ] {
+        assert_eq!(tail(last).lacks(&directory.into(), name), lacks, "{last:?} {directory} {name}");
+    }
+}

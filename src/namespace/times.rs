@@ -39,15 +39,33 @@ impl Inode {
     /// Its attributes or its own name changed.
     pub fn status_changed(&mut self, now: SystemTime) {
         self.ctime = now;
-        self.access_note.clear();
+        if let Some(note) = &self.access_note {
+            note.clear();
+        }
+    }
+
+    /// For a handle that is opened.
+    pub fn share_access_note(&mut self) -> AccessNote {
+        self.access_note.get_or_insert_default().clone()
+    }
+
+    /// One handle less. True: it was the last one.
+    pub fn close(&mut self) -> bool {
+        self.opens = self.opens.saturating_sub(1);
+        if self.opens == 0 {
+            self.access_note = None;
+        }
+        self.opens == 0
     }
 
     /// Somebody reads it. True where the access time moved.
     pub fn access(&mut self, now: SystemTime) -> bool {
-        if !self.access_note.is_due(now) {
-            return false;
+        if let Some(note) = &self.access_note {
+            if !note.is_due(now) {
+                return false;
+            }
+            note.0.store(seconds(now), Ordering::Relaxed);
         }
-        self.access_note.0.store(seconds(now), Ordering::Relaxed);
         let is_old = now.duration_since(self.atime).is_ok_and(|age| age >= ACCESS_TIME_AGE);
         let moves = is_old || self.atime <= self.mtime.max(self.ctime);
         if moves {
@@ -74,7 +92,7 @@ mod tests {
         let mut names = Namespace::new(owner, at(1_000));
         let ino = names.insert(Node::File(File::default()), at(1_000));
         let inode = names.get_mut(ino).unwrap();
-        let shared = inode.access_note.clone();
+        let shared = inode.share_access_note();
         for (now, moves) in [(1_001, true), (1_002, false), (87_400, false), (87_401, true), (87_402, false)] {
             assert_eq!((shared.is_due(at(now)), inode.access(at(now))), (moves, moves), "at {now}");
         }

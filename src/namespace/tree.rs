@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::AccessNote;
 use super::inode::{Child, Directory, Ino, Inode, Node, ROOT};
 use super::numbers::Numbers;
 use super::watch::{WatchId, Watches};
@@ -98,7 +97,7 @@ impl Namespace {
             atime: now,
             mtime: now,
             ctime: now,
-            access_note: AccessNote::default(),
+            access_note: None,
             known: false,
             checked: None,
             node,

@@ -150,7 +150,8 @@ async fn a_new_name_in_a_very_wide_directory_that_is_being_filled_is_one_head() 
     let mut fill_for = async |seconds: u32| {
         let before = asked(&mount);
         for _ in 0..seconds * 20 {
-            fill(&mount, number..number + 1).await;
+            // In no order.
+            mount.save_with(&format!("d/{:05}.png", number * 7919 % 10_007), b"x", EXCLUSIVE).await.unwrap();
             number += 1;
             tokio::time::advance(Duration::from_millis(50)).await;
         }
@@ -169,6 +170,108 @@ async fn a_new_name_in_a_very_wide_directory_that_is_being_filled_is_one_head() 
         "one list of eleven pages, believed for ten seconds: {heads} and {lists}"
     );
     assert!(mount.exists("d/directory").await, "what another host made a directory shows within a minute");
+}
+
+/// A mount on a bucket with 10,500 files in `d`, whose list is too old to tell anything, and which a program fills.
+async fn very_wide(options: Options) -> (Bucket, World) {
+    let bucket = Bucket::new();
+    for number in 0..10_500 {
+        bucket.put(&format!("d/{number:05}.jpg"), b"x").await;
+    }
+    let mount = bucket.mount_with(options);
+    mount.names("d").await.unwrap();
+    for number in 0..220 {
+        mount.save_with(&format!("d/b-{}.jpg", number * 7919 % 1000), b"x", EXCLUSIVE).await.unwrap();
+        tokio::time::advance(Duration::from_millis(50)).await;
+    }
+    (bucket, mount)
+}
+
+/// Makes the next of numbered files behind all others; how many HEADs and LISTs that was.
+async fn append(mount: &World, numbers: std::ops::Range<u32>, pause_ms: u64) -> (u64, u64) {
+    let before = asked(mount);
+    for number in numbers {
+        // Eight at a time don't come in their order.
+        mount.save_with(&format!("d/c-{:05}.jpg", number ^ 5), b"x", EXCLUSIVE).await.unwrap();
+        tokio::time::advance(Duration::from_millis(pause_ms)).await;
+    }
+    since(mount, before)
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbered_files_in_a_very_wide_directory_cost_a_list_a_second() {
+    let (bucket, mount) = very_wide(Options::default()).await;
+    let (heads, lists) = append(&mount, 0..2_000, 2).await;
+    assert!(heads <= 110 && (4..=6).contains(&lists), "2,000 files in four seconds: {heads} and {lists}");
+    // What others make meanwhile shows after the second in which an absence is believed.
+    bucket.put("d/c-09000.jpg", b"theirs").await;
+    bucket.put("d/c-09001.jpg/inside", b"theirs").await;
+    tokio::time::advance(Duration::from_millis(1_001)).await;
+    let (heads, lists) = append(&mount, 2_000..2_200, 2).await;
+    assert!(heads <= 30 && lists <= 4, "{heads} and {lists}");
+    for name in ["d/c-09000.jpg", "d/c-09001.jpg"] {
+        assert!(mount.exists(name).await, "{name}");
+    }
+    mount.save_with("d/c-09000.jpg", b"ours", EXCLUSIVE).await.expect_err("the name is taken");
+    mount.settle().await;
+    assert_eq!(bucket.get("d/c-09000.jpg").as_deref(), Some(&b"theirs"[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbered_files_in_a_directory_of_some_pages_cost_a_list_a_second() {
+    let bucket = Bucket::new();
+    for number in 0..3_500 {
+        bucket.put(&format!("d/{number:05}.jpg"), b"x").await;
+    }
+    let mount = bucket.mount();
+    mount.names("d").await.unwrap();
+    append(&mount, 0..30, 2).await;
+    // Until the list of all names is believed no more.
+    tokio::time::advance(Duration::from_millis(1_500)).await;
+    let (heads, lists) = append(&mount, 32..4_032, 2).await;
+    assert!(heads <= 20 && lists <= 13, "eight seconds, not four pages each time: {heads} and {lists}");
+    // Nor is the list of all names believed for a second a page.
+    for turn in 0..12 {
+        append(&mount, 4_032 + turn * 256..4_288 + turn * 256, 1).await;
+        let name = format!("d/c-09{turn:03}.jpg");
+        bucket.put(&name, b"theirs").await;
+        tokio::time::advance(Duration::from_millis(1_001)).await;
+        assert!(mount.exists(&name).await, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbered_files_that_come_slowly_are_asked_for_one_by_one() {
+    let (_bucket, mount) = very_wide(Options::default()).await;
+    let (heads, lists) = append(&mount, 0..64, 200).await;
+    assert!((48..=66).contains(&heads) && lists <= 15, "a LIST costs as much as twelve HEADs: {heads} and {lists}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_end_of_a_directory_can_not_be_listed_each_name_is_asked_for() {
+    let (bucket, mount) = very_wide(Options::default()).await;
+    bucket.faults.add(Rule::on(Operation::ListObjectsV2).key("d/").fault(Fault::Error(ErrorKind::Denied)));
+    let (heads, _) = append(&mount, 0..300, 2).await;
+    assert!(heads >= 290, "{heads}");
+    bucket.put("d/c-09000.jpg", b"theirs").await;
+    assert!(mount.exists("d/c-09000.jpg").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_have_behind_the_end_is_never_taken_for_missing() {
+    let (bucket, mount) = very_wide(Options::default()).await;
+    // More than one page, files and directories.
+    for number in 0..1_500 {
+        bucket.put(&if number % 3 == 0 { format!("d/c-{number:05}/x") } else { format!("d/c-{number:05}") }, b"theirs").await;
+    }
+    for number in 0..40 {
+        mount.save_with(&format!("d/bz-{number:03}"), b"x", EXCLUSIVE).await.unwrap();
+    }
+    // Behind the page, a directory that another host has just made shows within a minute.
+    for number in (0..1_500).step_by(37).filter(|number| number % 3 > 0 || *number < 800) {
+        assert!(mount.exists(&format!("d/c-{number:05}")).await, "{number}");
+        assert!(!mount.exists(&format!("d/c-{number:05}+")).await, "{number}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
