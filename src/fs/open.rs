@@ -10,8 +10,8 @@ use super::{Fs, Opened, SetAttr};
 use crate::cache::{LocalFile, Pin};
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::journal::Content;
-use crate::namespace::{Ino, Namespace, Node};
+use crate::journal::{Content, Desired};
+use crate::namespace::{Ino, Inode, Namespace, Node};
 use crate::reader::ReadPattern;
 
 /// What open(2)'s flags ask of the file.
@@ -133,15 +133,20 @@ impl Fs {
         Err(Error::NoSpace)
     }
 
+    /// Where the writer took the bytes of a file that it could not copy, they are in a data file of its own: the inode gets that,
+    /// so that it is read there, and goes when the inode goes.
+    pub(super) fn take_staged(&self, names: &mut Namespace, ino: Ino) {
+        let is_without = names.get(ino).and_then(Inode::file).is_some_and(|file| file.local.is_none());
+        let pending = names.key(ino).filter(|_| is_without).and_then(|key| self.writer.pending(&key));
+        let Some(Desired { content: Content::Staged(id), .. }) = pending else { return };
+        if let (Some(Node::File(file)), Some(staged)) = (names.get_mut(ino).map(|inode| &mut inode.node), self.cache.get(id)) {
+            file.local = Some(staged);
+        }
+    }
+
     /// The data file behind a file's inode, made where the version was never touched here.
     fn local_file(&self, names: &mut Namespace, ino: Ino) -> Result<Arc<LocalFile>> {
-        // The writer took the bytes of one that it could not copy: they are in a file of its own.
-        let staged = || match self.writer.pending(&names.key(ino)?)?.content {
-            Content::Staged(id) => self.cache.get(id),
-            _ => None,
-        };
-        let without = names.get(ino).is_some_and(|inode| inode.file().is_some_and(|file| file.local.is_none()));
-        let staged = if without { staged() } else { None };
+        self.take_staged(names, ino);
         let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
         let held = inode.held();
         let Node::File(node) = &mut inode.node else {
@@ -154,10 +159,9 @@ impl Fs {
                 return Ok(Arc::clone(local));
             }
         }
-        let local = match (staged, &held) {
-            (Some(staged), _) => staged,
-            (None, Some(version)) => self.cache.of_version(version)?,
-            (None, None) => self.cache.create()?,
+        let local = match &held {
+            Some(version) => self.cache.of_version(version)?,
+            None => self.cache.create()?,
         };
         node.local = Some(Arc::clone(&local));
         Ok(local)

@@ -34,6 +34,7 @@ impl Fs {
         let was_there = inode.held().is_some();
         let also = self.forget_symlink(inode, &key);
         let mut changes = vec![(key.clone(), Some(absent(was_there)))];
+        self.take_staged(&mut names, ino);
         self.keep_for_handles(&names, ino);
         changes.extend(self.keep_directory(&names, parent, &name));
         self.writer.apply(changes, &also)?;

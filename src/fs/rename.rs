@@ -158,6 +158,7 @@ impl Fs {
         let plan = self.plan_rename(&names, from, old, new, flags, hidden)?;
         let (changes, also) = plan.into_changes();
         if let Some(victim) = new.ino.filter(|_| !flags.exchange) {
+            self.take_staged(&mut names, victim);
             self.keep_for_handles(&names, victim);
         }
         self.writer.apply(changes, &also)?;

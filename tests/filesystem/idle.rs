@@ -1,7 +1,10 @@
 //! Files that nobody has open: what is cached of them is let go by their inodes, and goes with them all the same.
 
+use std::time::Duration;
+
 use mediafs::fs::RenameFlags;
-use mediafs::store::Operation;
+use mediafs::store::fault::{Fault, Rule};
+use mediafs::store::{ErrorKind, Operation};
 
 use crate::world::{Bucket, World};
 
@@ -70,5 +73,32 @@ async fn two_that_nobody_opened_are_exchanged_and_moved_on() {
             (mount.read("d/c.jpg").await.unwrap(), mount.read("d/d.jpg").await.unwrap()),
             (b"the second".to_vec(), b"first".to_vec())
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_were_taken_here_to_break_a_cycle_go_with_their_file() {
+    for replaced in [false, true] {
+        let bucket = Bucket::new();
+        let mount = bucket.mount();
+        for path in ["a.jpg", "b.jpg", "c.jpg", "d.jpg"] {
+            mount.save(path, path.as_bytes()).await.unwrap();
+        }
+        mount.settle().await;
+        // One of the two is taken here, and can't be sent.
+        bucket.faults.add(Rule::on(Operation::PutObject).fault(Fault::Error(ErrorKind::Unavailable)));
+        mount.rename_with("a.jpg", "b.jpg", EXCHANGE).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(mount.cache.usage().dirty_bytes > 0, "nothing was taken");
+        for (path, other) in [("a.jpg", "c.jpg"), ("b.jpg", "d.jpg")] {
+            match replaced {
+                true => mount.rename(other, path).await.unwrap(),
+                false => mount.unlink(path).await.unwrap(),
+            }
+        }
+        bucket.faults.clear();
+        mount.settle().await;
+        assert_eq!(mount.cache.usage().dirty_bytes, 0, "replaced {replaced}");
+        assert_eq!(bucket.get("a.jpg"), replaced.then(|| b"c.jpg".to_vec()));
     }
 }
