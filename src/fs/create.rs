@@ -57,11 +57,13 @@ impl Fs {
     fn is_old_absence(&self, parent: Ino, name: &Arc<str>) -> bool {
         let names = self.names.lock();
         let Some(node) = names.directory(parent) else { return false };
-        if self.directory_key(&names, parent).is_ok_and(|key| self.is_behind_tail(node, &key, name, Instant::now())) {
-            return false;
-        }
-        if node.is_filling(Instant::now()) && node.complete_at().is_some_and(|known| self.is_believed(node, known)) {
-            return false;
+        if node.is_filling(Instant::now()) {
+            let is_listed = node.complete_at().is_some_and(|known| self.is_believed(node, known));
+            let key = || self.directory_key(&names, parent);
+            let is_behind = || node.peeks.tail.is_some() && key().is_ok_and(|key| self.is_behind_tail(node, &key, name, Instant::now()));
+            if is_listed || is_behind() {
+                return false;
+            }
         }
         let just_asked = node.last_missing.as_ref().filter(|(missing, _)| missing == name).map(|(_, answered)| *answered);
         let removed_here = match node.children.get(name) {

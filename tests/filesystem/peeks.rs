@@ -241,6 +241,20 @@ async fn numbered_files_in_a_directory_of_some_pages_cost_a_list_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_end_of_a_directory_showed_reserves_no_name_once_nobody_fills_it() {
+    let (bucket, mount) = very_wide(Options { negative_ttl: Duration::from_secs(30), ..Options::default() }).await;
+    // Until the list of all names is believed no more.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let (heads, lists) = append(&mount, 0..200, 2).await;
+    assert!(heads < 40 && lists > 0, "{heads} and {lists}");
+    tokio::time::advance(Duration::from_secs(4)).await;
+    assert!(!mount.exists("d/c-09000.jpg").await);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    bucket.put("d/c-09000.jpg", b"theirs").await;
+    mount.save_with("d/c-09000.jpg", b"ours", EXCLUSIVE).await.expect_err("the name is taken");
+}
+
+#[tokio::test(start_paused = true)]
 async fn numbered_files_that_come_slowly_are_asked_for_one_by_one() {
     let (_bucket, mount) = very_wide(Options::default()).await;
     let (heads, lists) = append(&mount, 0..64, 200).await;
