@@ -29,6 +29,9 @@ const LIMIT: usize = 1_000_000;
 /// So many rows make one commit: 1–2 ms, in the handler that learned the last of them.
 const BATCH: usize = 256;
 
+/// So long before the newest row a power cut may have brought an older row of one version back, to the store's clock.
+const DOUBTED: Duration = Duration::from_secs(600);
+
 const FILE: &str = "attributes.sqlite";
 
 /// Of the tables below; a file of another version is thrown away.
@@ -103,6 +106,19 @@ impl Learned {
     pub fn add_now(&self, key: &Key, etag: &ETag, last_modified: SystemTime, headers: &ObjectHeaders) -> Result<()> {
         self.add(key, etag, last_modified, headers)?;
         self.write(&mut self.waiting.lock())
+    }
+
+    /// The machine went down: forgets what was dated shortly before the newest row. Headers that changed within one second,
+    /// under an ETag that stayed, make two rows that nothing tells apart; the power cut may have left the first of them. Of
+    /// what is dated earlier the last row is on the disk, since a later one is.
+    pub fn doubt(&self) -> Result<()> {
+        let doubted = i64::try_from(DOUBTED.as_nanos()).unwrap_or(i64::MAX);
+        let young = "DELETE FROM learned WHERE last_modified_ns >= (SELECT max(last_modified_ns) FROM learned) - ?1";
+        let (mut database, mut second) = (self.database.lock(), self.second.lock());
+        if let Err(error) = database.execute(young, [doubted]) {
+            (*database, *second) = anew(&self.path, &error)?;
+        }
+        Ok(())
     }
 
     /// Writes what waits, prunes, and checkpoints. May fsync.
@@ -251,6 +267,25 @@ mod tests {
         std::mem::forget(learned);
         let found = Learned::open(directory.path()).unwrap().find(&key, &etag, at(5_000)).unwrap();
         assert_eq!(found, Some(headers("image/gif")));
+    }
+
+    #[test]
+    fn of_headers_changed_within_a_second_a_power_cut_leaves_neither() {
+        let directory = tempfile::tempdir().unwrap();
+        let (key, etag, old) = (Key::from("a"), ETag::new("e"), Key::from("old"));
+        let learned = Learned::open(directory.path()).unwrap();
+        learned.add(&old, &etag, at(5_000), &headers("text/css")).unwrap();
+        learned.add(&key, &etag, at(5_000_100), &headers("image/png")).unwrap();
+        learned.flush().unwrap();
+        learned.add_now(&key, &etag, at(5_000_900), &headers("image/gif")).unwrap();
+        // What was not synced is lost.
+        let after = tempfile::tempdir().unwrap();
+        std::fs::copy(directory.path().join(FILE), after.path().join(FILE)).unwrap();
+        let learned = Learned::open(after.path()).unwrap();
+        assert_eq!(learned.find(&key, &etag, at(5_000_000)).unwrap(), Some(headers("image/png")), "the older row is there");
+        learned.doubt().unwrap();
+        assert_eq!(learned.find(&key, &etag, at(5_000_000)).unwrap(), None);
+        assert_eq!(learned.find(&old, &etag, at(5_000)).unwrap(), Some(headers("text/css")), "nothing speaks against this one");
     }
 
     #[test]

@@ -48,6 +48,9 @@ impl Journal {
     }
 
     fn begin(&self, trusted: bool, boot: Option<&str>) -> Result<bool> {
+        if !trusted {
+            self.learned.doubt()?;
+        }
         // In this order: a daemon that is killed between the two must leave no less doubt than it found.
         self.set_meta("session", if trusted { RUNNING } else { DOUBTED })?;
         self.set_meta("boot", boot.unwrap_or("unknown"))?;
@@ -80,6 +83,7 @@ mod tests {
     use super::*;
     use crate::simulation::Event;
     use crate::simulation::tests::Witness;
+    use crate::types::{ETag, Key, ObjectHeaders};
 
     #[test]
     fn only_a_crash_of_the_machine_loses_trust() {
@@ -107,6 +111,20 @@ mod tests {
             assert_eq!(journal.begin_session_under(Some(if trusted { "one" } else { "two" })).unwrap(), trusted);
             assert!(witness.all_is_on_the_disk());
             assert_eq!(witness.take().last(), Some(&Event::TailSynced), "and how far the journal reaches by then");
+        }
+    }
+
+    #[test]
+    fn what_was_learned_last_is_not_believed_after_the_machine_went_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path(), "b").unwrap();
+        let (key, etag, time) = (Key::from("a"), ETag::new("e"), crate::clock::now());
+        journal.begin_session_under(Some("one")).unwrap();
+        journal.learn(&key, &etag, time, &ObjectHeaders::default()).unwrap();
+        journal.sync().unwrap();
+        for (boot, believed) in [("one", true), ("two", false)] {
+            journal.begin_session_under(Some(boot)).unwrap();
+            assert_eq!(journal.headers(&key, &etag, time).unwrap().is_some(), believed, "{boot}");
         }
     }
 
