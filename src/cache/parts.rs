@@ -29,6 +29,11 @@ static NONE: Sets =
     Sets { present: SpanSet::NONE, freed: BTreeMap::new(), vacated: SpanSet::NONE, journalled: SpanSet::NONE, durable: SpanSet::NONE };
 
 impl Parts {
+    /// What the journal calls present, or may.
+    pub fn told_or_durable(&self) -> SpanSet {
+        self.journalled.iter().chain(self.durable.iter()).collect()
+    }
+
     /// Nothing is absent any more.
     pub fn become_complete(&mut self) {
         self.change(|sets| (sets.present, sets.journalled, sets.durable) = Default::default());

@@ -59,18 +59,24 @@ impl LocalFile {
         }
         let mut changes = also.to_vec();
         changes.push(Change::ReplaceFile(self.row_of(state)?));
+        let keeps_back = state.keeps_fetched_back();
+        let told = if keeps_back { state.parts.told_or_durable() } else { state.parts.present.clone() };
         if state.dirty && !state.complete {
-            let volatile = state.parts.present.iter().flat_map(|span| state.parts.durable.missing(span));
+            let volatile = told.iter().flat_map(|span| state.parts.durable.missing(span));
             changes.extend(volatile.map(|span| Change::AddPresent(self.id, span, state.size)));
         }
         let seal = self.seal_for_row(state);
-        changes.extend(self.sum_changes(state, seal));
+        if !keeps_back {
+            changes.extend(self.sum_changes(state, seal));
+        }
         self.shared.journal.apply(&changes)?;
         state.in_journal = true;
-        state.told_sums(seal);
+        if !keeps_back {
+            state.told_sums(seal);
+        }
         state.row_dirty = state.dirty;
         if state.dirty {
-            state.parts.change(|sets| sets.journalled.clone_from(&sets.present));
+            state.parts.change(|sets| sets.journalled = told);
         }
         Ok(())
     }

@@ -65,7 +65,8 @@ impl LocalFile {
     pub fn prepare_seal(&self) -> Result<bool> {
         {
             let state = self.state.lock();
-            let told = state.is_sealed() && state.sums.as_ref().is_none_or(|sums| !sums.is_behind());
+            let is_behind = state.sums.as_ref().is_some_and(|sums| sums.is_behind());
+            let told = state.is_sealed() && (!is_behind || state.keeps_fetched_back());
             if !state.dirty || state.discarded || state.gone || state.loose > 0 || told {
                 return Ok(false);
             }

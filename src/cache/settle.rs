@@ -74,6 +74,9 @@ impl LocalFile {
             state.parts.change(|sets| (sets.journalled, sets.durable) = Default::default());
             self.shared.budget.move_to(state.charged(), false);
         }
+        if state.is_full() {
+            state.become_complete();
+        }
         self.name(state, old_base);
     }
 

@@ -172,6 +172,12 @@ impl State {
         self.complete || self.parts.present.contains(&(0..self.size))
     }
 
+    /// The journal knows all local changes and proves them. Of what is fetched beside them it hears once that is on the disk:
+    /// a power cut that took bytes which the row calls present would take the proof of the whole file.
+    pub fn keeps_fetched_back(&self) -> bool {
+        self.dirty && !self.complete && self.is_sealed() && self.loose == 0
+    }
+
     pub fn become_complete(&mut self) {
         // A row that is on its way with a clean file says otherwise.
         self.row_dirty &= self.dirty;

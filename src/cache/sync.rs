@@ -106,8 +106,14 @@ impl LocalFile {
             self.seal_synced(&mut state, written.size, sums, written.copy)?;
         }
         if state.cuts == written.cuts && !state.complete {
+            let is_whole = written.present.contains(&(0..state.size));
             state.parts.durable = written.present;
-            self.journal_row(&mut state, &[])?;
+            if is_whole {
+                self.journal_complete(&mut state, &[])?;
+                state.become_complete();
+            } else {
+                self.journal_row(&mut state, &[])?;
+            }
         }
         state.unload_sums();
         Ok(())

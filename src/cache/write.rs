@@ -245,7 +245,9 @@ impl LocalFile {
         absent.iter().for_each(|part| state.parts.present.insert(part.clone()));
         state.size = size;
         let known = size == old_size && state.parts.journalled.contains(&span);
-        if let Err(error) = self.journal_gain(state, span, local && !known, &back) {
+        let kept_back = !local && state.keeps_fetched_back();
+        let journalled = if kept_back { Ok(()) } else { self.journal_gain(state, span, local && !known, &back) };
+        if let Err(error) = journalled {
             absent.into_iter().for_each(|part| state.parts.present.remove(part));
             state.parts.freed.extend(back.into_iter().map(|part| (part.start, part.end)));
             state.size = old_size;

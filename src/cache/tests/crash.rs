@@ -263,6 +263,44 @@ fn a_sync_that_is_overtaken_by_a_row_still_seals_what_it_synced() {
     assert!(all(&world.cache().get(id).unwrap()) == [7; 20_000]);
 }
 
+/// A change was synced, and what was fetched beside it since was not.
+#[test]
+fn fetched_bytes_that_a_power_cut_took_do_not_take_a_synced_change_with_them() {
+    for (whole, closed, synced_again) in [(true, false, false), (false, true, false), (true, true, true)] {
+        let mut world = World::new();
+        let base = version("a", 60_000);
+        let file = world.cache().of_version(&base).unwrap();
+        let pin = file.pin();
+        world.journal().apply(&[Change::PutFile(file.row(true).unwrap())]).unwrap();
+        world.journal().apply(&[Change::SetDesired("a".into(), desired(Content::Staged(file.id())))]).unwrap();
+        file.mark_dirty();
+        file.write_at(10_000, &[7; 5_000]).unwrap();
+        world.cache().persist().unwrap();
+        let path = world.cache().shared.disk.path(file.id());
+        let on_the_disk = std::fs::read(&path).unwrap();
+        let end = if whole { base.size } else { 40_000 };
+        assert!(file.fill(&base, 0, &vec![1; end as usize]).unwrap());
+        assert_eq!(file.is_complete(), whole);
+        if closed {
+            file.seal().unwrap();
+        }
+        if synced_again {
+            world.cache().persist().unwrap();
+        }
+        let id = file.id();
+        drop((file, pin));
+        world.stop();
+        if !synced_again {
+            std::fs::write(&path, on_the_disk).unwrap();
+        }
+        world.start(false).unwrap();
+        let file = world.cache().get(id).expect("the change was on the disk");
+        assert_eq!(read(&file, 10_000..15_000), Some(vec![7; 5_000]));
+        let missing = if synced_again { vec![] } else { vec![0..10_000, 15_000..60_000] };
+        assert_eq!(file.missing(0..60_000), missing, "{whole} {closed}");
+    }
+}
+
 #[test]
 fn bytes_past_the_end_of_a_half_fetched_file_were_never_acknowledged() {
     let mut world = World::new();
