@@ -63,6 +63,23 @@ impl Shared {
 }
 
 impl LocalFile {
+    /// All of it is here, and the journal hasn't heard of what was fetched.
+    pub fn keeps_fetched_back(&self) -> bool {
+        let state = self.state.lock();
+        state.is_full() && state.keeps_fetched_back()
+    }
+
+    /// Brings that to the disk and tells the journal: the version that it was fetched from is about to be replaced, and nothing
+    /// else has those bytes then. fsyncs: blocking pool only.
+    pub fn keep_fetched(&self) -> Result<()> {
+        if self.keeps_fetched_back() && self.sync()? {
+            let mut state = self.state.lock();
+            state.new_name = true;
+            self.make_stale(&mut state);
+        }
+        Ok(())
+    }
+
     /// True where the file's name has yet to be synced.
     fn sync(&self) -> Result<bool> {
         // Outside the lock: it may have to read what a program wrote in an odd way. Damage is met again by who needs the bytes.

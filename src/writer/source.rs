@@ -149,6 +149,15 @@ pub async fn settle_pages(file: &Arc<LocalFile>) -> Result<()> {
     blocking(move || file.settle_pages()).await
 }
 
+/// To be called before a version is replaced that the file has taken bytes from.
+pub async fn keep_fetched(file: &Arc<LocalFile>) -> Result<()> {
+    if !file.keeps_fetched_back() {
+        return Ok(());
+    }
+    let file = file.clone();
+    blocking(move || file.keep_fetched()).await
+}
+
 /// The version is not in the bucket any more.
 pub fn is_gone(error: &StoreError) -> bool {
     matches!(error.kind, ErrorKind::NotFound | ErrorKind::PreconditionFailed)

@@ -322,3 +322,32 @@ async fn a_file_that_is_removed_after_an_unrecorded_put_stays_removed() {
     next.settled().await;
     assert!(next.keys().is_empty(), "{:?}", next.keys());
 }
+
+/// A part of `a` was changed and brought to the disk; the upload fetches the rest, and replaces the version that has it.
+#[tokio::test(start_paused = true)]
+async fn what_an_upload_fetched_outlives_a_kill_after_it_replaced_the_rest() {
+    let _one_thread = on_one_thread();
+    for (size, operation) in [(10_000, Operation::PutObject), (40 * KIB, Operation::CompleteMultipartUpload)] {
+        let world = World::new();
+        let base = world.put_elsewhere("a", &bytes(size, 1)).await;
+        world.faults.add(Rule::on(operation).fault(Fault::ReplyLost));
+        let file = world.cache.of_version(&base).unwrap();
+        let pin = file.pin();
+        world.staged("a", &file, if_match(&base), true);
+        file.write_at(5_000, &[9; 100]).unwrap();
+        world.cache.persist().unwrap();
+        let mut content = bytes(size, 1);
+        content[5_000..5_100].fill(9);
+        while world.object("a").unwrap() != content {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(pin);
+        let next = world.after_crash();
+        let found = next.cache.get(file.id()).unwrap();
+        assert!(found.is_dirty() && found.is_complete(), "{operation:?}: nobody else has what it was changed from");
+        next.start();
+        next.settled().await;
+        assert_eq!((next.keys(), next.object("a").unwrap() == content), (vec!["a".to_owned()], true), "{operation:?}");
+        assert_eq!((next.writer.backlog().conflicts, next.writer.backlog().failed.len()), (0, 0));
+    }
+}
