@@ -90,7 +90,8 @@ impl Events for Fs {
                 rebase(node, cached, held.as_ref(), version);
                 inode.set_version(version.clone(), Modified::About(last_modified));
             }
-            (Node::Symlink(_), Content::Inline(_) | Content::CopyOf(_)) => {
+            // Staged: taken here to break a cycle of copies.
+            (Node::Symlink(_), content) if matches!(content, Content::Inline(_) | Content::CopyOf(_)) || is_settled => {
                 inode.set_version(version.clone(), Modified::About(last_modified));
             }
             _ => return,

@@ -290,6 +290,8 @@ impl Fs {
             (Some(pending), _) => {
                 Desired { headers: headers(pending.headers()), condition: condition.clone(), was_there: false, ..pending }
             }
+            // Word of what it went up as under this name is yet to come: the version that is known may be gone.
+            (None, Some(version)) if version.key != *from && has_target(inode) => self.sent_anew(inode, to, condition.clone())?,
             (None, Some(version)) => {
                 let content = Content::CopyOf(version);
                 Desired { content, headers: headers(None), condition: condition.clone(), was_there: false, since: clock::now() }
@@ -353,4 +355,8 @@ fn settle(names: &mut Namespace, ino: Ino, now: Instant) {
         inode.checked = Some(now);
         inode.status_changed(clock::now());
     }
+}
+
+fn has_target(inode: &Inode) -> bool {
+    matches!(&inode.node, Node::Symlink(link) if link.target.is_some())
 }

@@ -29,12 +29,7 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
     let mut queue = shared.queue.lock();
     answered(&mut queue, &job.key, now);
     queue.remember_own(&job.key, stored.version.etag.clone());
-    if let (Some(old), Some(headers)) = (copied_onto_itself(job, &stored), &stored.headers)
-        && old.etag == stored.version.etag
-        && let Err(error) = shared.journal.relearn(&stored.version, stored.last_modified, headers)
-    {
-        tracing::warn!(key = %job.key, %error, "can't keep learned attributes");
-    }
+    relearn(shared, job, &stored);
     let mut changes: Vec<Change> = stored.upload.clone().map(Change::EndUpload).into_iter().collect();
     let outcome = left(queue.get(&job.key), job, &stored, &mut changes).and_then(|left| {
         let renamed = follow(&queue, job, &stored, &mut changes);
@@ -63,6 +58,18 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
         }
     }
     waiters.into_iter().for_each(|waiter| waiter.done(Ok(())));
+}
+
+/// Of bytes that were there before under other headers, in the same second perhaps: the older ones must not be believed after
+/// a kill.
+fn relearn(shared: &Shared, job: &Job, stored: &Stored) {
+    let Some(headers) = stored.headers.as_ref().filter(|_| job.desired.was_there) else { return };
+    let known = shared.journal.last_headers(&job.key, &stored.version.etag);
+    if known.is_some_and(|(_, known)| known != *headers)
+        && let Err(error) = shared.journal.relearn(&stored.version, stored.last_modified, headers)
+    {
+        tracing::warn!(key = %job.key, %error, "can't keep learned attributes");
+    }
 }
 
 /// Settles the file with what went up, decides what is left to want, and adds the rows that say so.

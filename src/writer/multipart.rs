@@ -183,7 +183,7 @@ async fn complete(
 ) -> Result<Effect> {
     let parts: Vec<Part> = session.sent.values().take(count).map(|sent| sent.part.clone()).collect();
     let expected = multipart_etag(&parts);
-    source::keep_fetched(file).await?;
+    source::keep_fetched(shared, file).await?;
     let mut stored = Stored {
         content: job.desired.content.clone(),
         version: Version { key: job.key.clone(), etag: ETag::new(""), size },

@@ -150,12 +150,12 @@ pub async fn settle_pages(file: &Arc<LocalFile>) -> Result<()> {
 }
 
 /// To be called before a version is replaced that the file has taken bytes from.
-pub async fn keep_fetched(file: &Arc<LocalFile>) -> Result<()> {
+pub async fn keep_fetched(shared: &Shared, file: &Arc<LocalFile>) -> Result<()> {
     if !file.keeps_fetched_back() {
         return Ok(());
     }
-    let file = file.clone();
-    blocking(move || file.keep_fetched()).await
+    let (file, journal) = (file.clone(), shared.journal.clone());
+    blocking(move || file.keep_fetched().and_then(|()| journal.flush())).await
 }
 
 /// The version is not in the bucket any more.

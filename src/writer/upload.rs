@@ -102,7 +102,7 @@ async fn single(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -> Resul
     let Some((body, headers, stamp)) = stable_body(shared, job, file).await? else { return Ok(None) };
     let size = body.bytes.len() as u64;
     let (body, headers) = compress::upload(shared, job, body, headers).await?;
-    source::keep_fetched(file).await?;
+    source::keep_fetched(shared, file).await?;
     let mut effect = inline::put_body(shared, job, body, headers, size).await?;
     match &mut effect {
         Effect::Stored(stored) => stored.stamp = Some(stamp),

@@ -156,3 +156,23 @@ async fn a_renamed_link_is_one_after_a_restart() {
         is_link(&bucket, &next, "renamed", owner).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_link_exchanged_with_a_file_is_known_where_it_went() {
+    for (at, other) in [("a", "b"), ("b", "a")] {
+        let bucket = Bucket::new();
+        let mount = bucket.mount();
+        link(&mount, at).await;
+        // Its bytes are not here, so that those of the link are what is taken here to break the cycle.
+        bucket.put(other, &[7; 100_000]).await;
+        mount.settle().await;
+        mount.rename_with(at, other, RenameFlags { exchange: true, no_replace: false }).await.unwrap();
+        mount.settle().await;
+        assert_eq!((bucket.get(other).unwrap(), bucket.get(at).unwrap()), (TARGET.to_vec(), vec![7; 100_000]));
+        mount.unlink(at).await.unwrap();
+        mount.settle().await;
+        mount.rename(other, "moved").await.unwrap();
+        mount.settle().await;
+        is_link(&bucket, &mount, "moved", ME.uid).await;
+    }
+}

@@ -202,3 +202,19 @@ async fn a_listing_answered_before_word_of_an_upload_came_shows_what_it_brought(
     let names: Vec<_> = listing.await.unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, ["f"]);
 }
+
+/// Two versions of a marker in one second have the same ETag and the same time.
+#[tokio::test(start_paused = true)]
+async fn a_directory_whose_mode_changed_within_a_second_has_that_after_a_kill() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    mount.mkdir("d").await.unwrap();
+    mount.settle().await;
+    assert_eq!(mount.stat("d").await.unwrap().mode, 0o755);
+    // What was learned so far is on the disk.
+    mount.cache.persist().unwrap();
+    mount.chmod("d", 0o700).await.unwrap();
+    mount.settle().await;
+    let next = bucket.mount_in(killed(&mount), Options::default());
+    assert_eq!(next.stat("d").await.unwrap().mode, 0o700);
+}
