@@ -12,10 +12,11 @@ use rand::{RngExt, SeedableRng};
 
 use crate::driver::{Checked, Driver};
 use crate::machine::{Crash, Machine, Plan, Remains, directory, held};
-use crate::mount::{Settings, TTL, mount, sync};
-use crate::past::{Past, differences};
+use crate::mount::{Settings, TTL, mount, mount_in, sync};
+use crate::past::Past;
 use crate::platters::{Platters, data_files};
 use crate::shared::DIRECTORY;
+use crate::sight::{differences, losses, see};
 use crate::trace::Trace;
 use crate::watched::{DONE, TORN_FILES_STAY};
 
@@ -192,6 +193,7 @@ impl Life {
         if !wrong.is_empty() {
             return Err(format!("in the end: {}", wrong.join("; ")));
         }
+        self.check_strange_eyes(driver).await?;
         // What the look has fetched.
         tokio::time::sleep(Duration::from_secs(10)).await;
         sync(&driver.mount.world.cache).map_err(|error| error.to_string())?;
@@ -205,6 +207,14 @@ impl Life {
             Some(violation) => Err(violation.clone()),
             None => Ok(()),
         }
+    }
+
+    /// What another host sees of it, which knows nothing but the bucket.
+    async fn check_strange_eyes(&self, driver: &Driver) -> Checked {
+        let stranger = mount_in(&directory(), &driver.machine, self.settings, self.seed).map_err(|error| error.to_string())?;
+        let seen = see(&stranger.world).await.map_err(|error| format!("another host can't read the tree: {error}"))?;
+        let wrong = losses(&driver.machine.past.borrow().now, &seen);
+        if wrong.is_empty() { Ok(()) } else { Err(format!("to another host: {}", wrong.join("; "))) }
     }
 
     async fn drain(&self, driver: &Driver) -> Checked {

@@ -1,7 +1,8 @@
 //! Deterministic simulation: one seed is one world, with its clock, its disk, its bucket, its faults and its crashes.
 //!
 //! `MEDIAFS_SIM_SEEDS` says how many worlds `worlds` plays, `MEDIAFS_SIM_FROM` the first; a failure prints the line that
-//! plays it again. `MEDIAFS_SIM_TRACE` shows all that happened in it.
+//! plays it again. `MEDIAFS_SIM_TRACE` shows all that happened in it, `MEDIAFS_SIM_STATE` also what each life found, and
+//! `MEDIAFS_SIM_LOG` the mount's own log.
 
 mod driver;
 mod history;
@@ -11,6 +12,8 @@ mod mount;
 mod past;
 mod platters;
 mod shared;
+mod sight;
+mod steps;
 mod trace;
 mod watched;
 mod weather;
@@ -108,6 +111,9 @@ fn the_same_seed_is_the_same_world() {
 #[test]
 fn one_seed() {
     let Some(seed) = number("MEDIAFS_SIM_SEED") else { return };
+    if std::env::var_os("MEDIAFS_SIM_LOG").is_some() {
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
+    }
     let script = Script { seed, steps: number("MEDIAFS_SIM_STEPS").map(|steps| steps as usize) };
     if let Err(failure) = play(script) {
         panic!("{}", report(script, &failure));

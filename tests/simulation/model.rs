@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
+use crate::sight::Sight;
+
 pub type NodeId = u32;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -30,16 +32,29 @@ impl Content {
 #[derive(Clone, Debug)]
 pub struct Node {
     pub id: NodeId,
-    /// None: a directory.
+    /// None: a directory. Of a symlink its target.
     pub content: Option<Rc<Content>>,
+    pub is_link: bool,
     /// Counts the file's contents.
     pub number: u32,
     pub mode: u32,
+    /// The value of its extended attribute.
+    pub note: Option<Vec<u8>>,
+    /// In seconds since 1970, where a program has set it since the file was changed last.
+    pub mtime: Option<u32>,
 }
 
 impl Node {
+    fn new(id: NodeId, content: Option<Rc<Content>>, mode: u32) -> Self {
+        Self { id, content, is_link: false, number: 0, mode, note: None, mtime: None }
+    }
+
     pub fn is_directory(&self) -> bool {
         self.content.is_none()
+    }
+
+    pub fn is_file(&self) -> bool {
+        !self.is_directory() && !self.is_link
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -68,6 +83,15 @@ pub enum Change {
     Rename(String, String),
     Exchange(String, String),
     Chmod(String, u32),
+    Symlink(String, Vec<u8>),
+    /// So many bytes from one file to the same place in another.
+    Copy(NodeId, NodeId, u64, u64),
+    /// From here to there; true: a file that ends before stays as long as it is.
+    Zero(NodeId, u64, u64, bool),
+    /// The time of the last change.
+    Touch(String, u32),
+    /// The extended attribute; None: it goes.
+    Note(String, Option<Vec<u8>>),
 }
 
 impl Model {
@@ -113,7 +137,7 @@ impl Model {
 
     fn add(&mut self, path: &str, content: Option<Rc<Content>>, mode: u32) -> NodeId {
         self.next += 1;
-        self.tree.insert(path.to_owned(), Node { id: self.next, content, number: 0, mode });
+        self.tree.insert(path.to_owned(), Node::new(self.next, content, mode));
         self.next
     }
 
@@ -122,9 +146,12 @@ impl Model {
         Self { next: self.next, ..Self::default() }
     }
 
-    /// Takes a tree in as it was found.
-    pub fn adopt(&mut self, path: &str, content: Option<Vec<u8>>, mode: u32) {
-        self.add(path, content.map(Content::new), mode);
+    /// Takes a path in as it was found.
+    pub fn adopt(&mut self, path: &str, sight: &Sight) {
+        self.add(path, sight.content.clone().map(Content::new), sight.mode);
+        if let Some(node) = self.tree.get_mut(path) {
+            (node.is_link, node.note) = (sight.is_link, sight.note.clone());
+        }
     }
 
     /// The tree after `change`; None: it has to fail.
@@ -143,30 +170,43 @@ impl Model {
                 let free = !self.tree.contains_key(path) && self.parent_is_directory(path);
                 free && self.add(path, None, 0o755) > 0
             }
-            Change::Write(id, at, data) => self.rewrite(*id, |bytes| {
-                let end = *at as usize + data.len();
-                bytes.resize(bytes.len().max(end), 0);
-                bytes[*at as usize..end].copy_from_slice(data);
-            }),
+            Change::Write(id, at, data) => self.rewrite(*id, |bytes| put(bytes, *at as usize, data)),
             Change::Truncate(id, size) => self.rewrite(*id, |bytes| bytes.resize(*size as usize, 0)),
             Change::Unlink(path) => self.tree.get(path).is_some_and(|node| !node.is_directory()) && self.remove(path),
             Change::Rmdir(path) => self.tree.contains_key(path) && self.is_directory(path) && self.is_empty(path) && self.remove(path),
             Change::Rename(from, to) => self.rename(from, to),
             Change::Exchange(one, two) => self.exchange(one, two),
-            Change::Chmod(path, mode) => match self.tree.get_mut(path) {
-                Some(node) => {
-                    node.mode = *mode;
-                    true
+            Change::Chmod(path, mode) => self.dress(path, |node| node.mode = *mode),
+            Change::Touch(path, mtime) => self.dress(path, |node| node.mtime = Some(*mtime)),
+            Change::Note(path, note) => self.dress(path, |node| node.note.clone_from(note)),
+            Change::Symlink(path, target) => {
+                let free = !self.tree.contains_key(path) && self.parent_is_directory(path);
+                free && self.add(path, Some(Content::new(target.clone())), 0o777) > 0 && self.dress(path, |node| node.is_link = true)
+            }
+            Change::Copy(from, to, at, length) => {
+                let source = self.node(*from).map(|node| node.bytes().to_vec()).unwrap_or_default();
+                let span = copied(source.len(), *at, *length);
+                span.is_empty() || self.rewrite(*to, |bytes| put(bytes, span.start, &source[span]))
+            }
+            Change::Zero(id, from, to, keep_size) => self.rewrite(*id, |bytes| {
+                let end = if *keep_size { (*to as usize).min(bytes.len()) } else { *to as usize };
+                if (*from as usize) < end {
+                    put(bytes, *from as usize, &vec![0; end - *from as usize]);
                 }
-                None => false,
-            },
+            }),
         }
+    }
+
+    /// Changes what is not its content.
+    fn dress(&mut self, path: &str, change: impl FnOnce(&mut Node)) -> bool {
+        self.tree.get_mut(path).map(change).is_some()
     }
 
     fn rewrite(&mut self, id: NodeId, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         let Some(node) = self.node_mut(id) else { return false };
         let mut bytes = node.bytes().to_vec();
         change(&mut bytes);
+        node.mtime = None;
         if bytes != node.bytes() {
             node.content = Some(Content::new(bytes));
             node.number += 1;
@@ -233,4 +273,16 @@ impl Model {
     pub fn files(&self) -> impl Iterator<Item = (&String, &Node)> {
         self.tree.iter().filter(|(_, node)| !node.is_directory())
     }
+}
+
+fn put(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
+    let end = at + data.len();
+    bytes.resize(bytes.len().max(end), 0);
+    bytes[at..end].copy_from_slice(data);
+}
+
+/// What a copy takes of a file of so many bytes.
+pub fn copied(size: usize, at: u64, length: u64) -> std::ops::Range<usize> {
+    let at = (at as usize).min(size);
+    at..at.saturating_add(length as usize).min(size)
 }

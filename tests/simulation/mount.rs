@@ -14,6 +14,7 @@ use mediafs::store::gzip::decoded;
 use mediafs::store::retry::{RetryPolicy, RetryStore};
 use mediafs::store::trace::RequestCounts;
 use mediafs::writer::{Tuning, Writer, WriterConfig};
+use tempfile::TempDir;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::machine::Machine;
@@ -48,15 +49,20 @@ pub struct Mount {
 
 /// `seed`: of the faults.
 pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error::Result<Mount> {
+    mount_in(&machine.folder, machine, settings, seed)
+}
+
+/// The same in a cache directory of its own.
+pub fn mount_in(folder: &Arc<TempDir>, machine: &Machine, settings: Settings, seed: u64) -> mediafs::error::Result<Mount> {
     let faults = Faults::new(seed);
     let watched: Store = Arc::new(Watched(Arc::clone(&machine.bucket)));
     let faulty: Store = Arc::new(FaultStore::new(watched, faults.clone()));
     let policy = if settings.r2 { RetryPolicy::r2() } else { RetryPolicy::default() };
     let store = decoded(Arc::new(RetryStore::new(faulty, policy.with_max_elapsed(TIMEOUT))));
-    let journal = Arc::new(Journal::open(machine.folder.path(), "simulated")?);
+    let journal = Arc::new(Journal::open(folder.path(), "simulated")?);
     let trusted = journal.begin_session()?;
     let limits = Limits { size_bytes: settings.cache_bytes, free_floor_bytes: 0 };
-    let cache = Cache::open(machine.folder.path(), Arc::clone(&journal), limits, trusted)?;
+    let cache = Cache::open(folder.path(), Arc::clone(&journal), limits, trusted)?;
     let reader = Reader::new(Arc::clone(&store), ReaderConfig { timeout: TIMEOUT, parallel: 4 });
     let writer_config = WriterConfig {
         through: settings.write_mode == WriteMode::Through,
@@ -76,7 +82,7 @@ pub fn mount(machine: &Machine, settings: Settings, seed: u64) -> mediafs::error
     let kernel = Kernel::default();
     fs.start(Arc::new(Told { kernel: kernel.clone(), fs: Arc::downgrade(&fs) }));
     tokio::spawn(keep(Arc::clone(&cache)));
-    let world = World { fs, writer, cache, counts: RequestCounts::new(), folder: Arc::clone(&machine.folder), kernel };
+    let world = World { fs, writer, cache, counts: RequestCounts::new(), folder: Arc::clone(folder), kernel };
     Ok(Mount { world, journal, faults })
 }
 

@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::model::{Change, Model, Node, NodeId, hash};
 use crate::shared::Survivor;
+use crate::sight::{Seen, describe, differences};
 
 /// In names of files that lost a conflict.
 const CONFLICT: &str = ".conflict-here-";
-
-/// A tree as the mount shows it: content (None: a directory) and mode by path.
-pub type Seen = BTreeMap<String, (Option<Vec<u8>>, u32)>;
 
 #[derive(Clone, Default)]
 pub struct Past {
@@ -154,9 +152,10 @@ impl Past {
         trees.push(self.now.clone());
         trees.extend(self.maybe.take());
         let mut wrong = Vec::new();
-        for (path, (content, _)) in seen {
-            if !self.was_there(&trees, path, content.as_deref(), torn) {
-                wrong.push(format!("{path} was never like this ({})", describe(content.as_deref())));
+        for (path, sight) in seen {
+            let content = sight.content.as_deref();
+            if !self.was_there(&trees, path, content, torn) {
+                wrong.push(format!("{path} was never like this ({})", describe(content)));
             }
         }
         for (path, node) in &trees[0].tree {
@@ -168,8 +167,8 @@ impl Past {
             }
         }
         let mut adopted = self.now.emptied();
-        for (path, (content, mode)) in seen {
-            adopted.adopt(path, content.clone(), *mode);
+        for (path, sight) in seen {
+            adopted.adopt(path, sight);
         }
         // Everything found counts as a state that the file had.
         self.now = adopted.clone();
@@ -221,35 +220,4 @@ fn changed(trees: &[Model], id: NodeId) -> bool {
     let mut numbers = trees.iter().map(|tree| tree.node(id).map(|node| node.number));
     let first = numbers.next().flatten();
     first.is_none() || numbers.any(|number| number != first)
-}
-
-/// Where a tree isn't as it was acknowledged, in words.
-pub fn differences(model: &Model, seen: &Seen) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (path, node) in &model.tree {
-        match seen.get(path) {
-            None => wrong.push(format!("{path} is missing")),
-            Some((content, _)) if content.as_deref() != node.content.as_ref().map(|content| &content.bytes[..]) => {
-                wrong.push(format!(
-                    "{path} is {}, not {}",
-                    describe(content.as_deref()),
-                    describe(node.content.as_ref().map(|c| &c.bytes[..]))
-                ));
-            }
-            Some((_, mode)) if *mode != node.mode => wrong.push(format!("{path} has mode {mode:o}, not {:o}", node.mode)),
-            _ => {}
-        }
-    }
-    wrong.extend(seen.keys().filter(|path| !model.tree.contains_key(*path)).map(|path| format!("{path} should not be there")));
-    wrong
-}
-
-pub fn describe(content: Option<&[u8]>) -> String {
-    match content {
-        None => "a directory".into(),
-        Some(bytes) => {
-            let zeros = bytes.iter().filter(|byte| **byte == 0).count();
-            format!("{} bytes ({zeros} zeros) #{:x}", bytes.len(), hash(bytes) & 0xffff)
-        }
-    }
 }

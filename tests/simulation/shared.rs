@@ -16,7 +16,7 @@ use crate::driver::{Checked, Driver};
 use crate::machine::held;
 use crate::model::hash;
 use crate::mount::{TIMEOUT, TTL};
-use crate::past::describe;
+use crate::sight::describe;
 
 pub const DIRECTORY: &str = "shared/";
 

@@ -11,7 +11,7 @@ use mediafs::store::{Body, Condition, ListPage, ListRequest, ObjectBody, ObjectS
 use mediafs::types::{ETag, Key, ObjectHeaders, ObjectInfo, Span, Version};
 
 use crate::machine::{Machine, held};
-use crate::past::describe;
+use crate::sight::describe;
 
 pub struct Watched(pub Arc<MemoryStore>);
 
@@ -37,6 +37,7 @@ fn reach(event: &'static str) {
 
 /// The work is done, and the answer on its way.
 async fn answers(event: &'static str) {
+    tracing::debug!(event, "in the bucket");
     reach(event);
     way().await;
 }
