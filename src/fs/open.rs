@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
 use crate::namespace::{Ino, Inode, Namespace, Node};
 use crate::reader::ReadPattern;
+use crate::types::FileId;
 
 /// What open(2)'s flags ask of the file.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +142,15 @@ impl Fs {
         let Some(Desired { content: Content::Staged(id), .. }) = pending else { return };
         if let (Some(Node::File(file)), Some(staged)) = (names.get_mut(ino).map(|inode| &mut inode.node), self.cache.get(id)) {
             file.local = Some(staged);
+        }
+    }
+
+    /// The same of a symlink. Nobody opens one: it is to be discarded when the name is given up.
+    pub(super) fn staged_link(&self, names: &Namespace, ino: Ino) -> Option<FileId> {
+        let is_link = names.get(ino).is_some_and(|inode| matches!(inode.node, Node::Symlink(_)));
+        match self.writer.pending(&names.key(ino).filter(|_| is_link)?)?.content {
+            Content::Staged(id) => Some(id),
+            _ => None,
         }
     }
 

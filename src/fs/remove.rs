@@ -35,9 +35,11 @@ impl Fs {
         let also = self.forget_symlink(inode, &key);
         let mut changes = vec![(key.clone(), Some(absent(was_there)))];
         self.take_staged(&mut names, ino);
+        let staged_link = self.staged_link(&names, ino);
         self.keep_for_handles(&names, ino);
         changes.extend(self.keep_directory(&names, parent, &name));
         self.writer.apply(changes, &also)?;
+        staged_link.into_iter().for_each(|id| self.cache.discard(id));
         self.free_name(&mut names, parent, &name);
         self.bury(&mut names, ino);
         Ok(())

@@ -157,11 +157,14 @@ impl Fs {
         }
         let plan = self.plan_rename(&names, from, old, new, flags, hidden)?;
         let (changes, also) = plan.into_changes();
-        if let Some(victim) = new.ino.filter(|_| !flags.exchange) {
+        let victim = new.ino.filter(|_| !flags.exchange);
+        if let Some(victim) = victim {
             self.take_staged(&mut names, victim);
             self.keep_for_handles(&names, victim);
         }
+        let staged_link = victim.and_then(|victim| self.staged_link(&names, victim));
         self.writer.apply(changes, &also)?;
+        staged_link.into_iter().for_each(|id| self.cache.discard(id));
         self.move_in_memory(&mut names, from, old, new, (&old_key, &new_key), flags);
         Ok(true)
     }

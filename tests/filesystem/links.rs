@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::FutureExt;
 use mediafs::error::Result;
@@ -174,5 +175,29 @@ async fn a_link_exchanged_with_a_file_is_known_where_it_went() {
         mount.rename(other, "moved").await.unwrap();
         mount.settle().await;
         is_link(&bucket, &mount, "moved", ME.uid).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_was_taken_here_goes_with_its_link() {
+    for replaced in [false, true] {
+        let bucket = Bucket::new();
+        let mount = bucket.mount();
+        link(&mount, "link").await;
+        bucket.put("file", &[7; 100_000]).await;
+        mount.save("other", b"other").await.unwrap();
+        mount.settle().await;
+        bucket.faults.add(Rule::on(Operation::PutObject).fault(Fault::Error(ErrorKind::Unavailable)));
+        mount.rename_with("link", "file", RenameFlags { exchange: true, no_replace: false }).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(mount.cache.usage().dirty_bytes > 0, "nothing was taken");
+        match replaced {
+            true => mount.rename("other", "file").await.unwrap(),
+            false => mount.unlink("file").await.unwrap(),
+        }
+        bucket.faults.clear();
+        mount.settle().await;
+        assert_eq!(mount.cache.usage().dirty_bytes, 0, "replaced {replaced}");
+        assert_eq!((bucket.get("file"), bucket.get("link")), (replaced.then(|| b"other".to_vec()), Some(vec![7; 100_000])));
     }
 }
