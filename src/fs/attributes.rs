@@ -5,7 +5,7 @@
 
 use std::time::SystemTime;
 
-use super::symlink::inline_content;
+use super::symlink::{has_target, inline_content};
 use super::{Attr, Entry, Fs, Kind, SetAttr, SetTime};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
@@ -184,17 +184,19 @@ impl Fs {
             }
             pending => {
                 let was_there = pending.is_some_and(|pending| pending.was_there);
-                self.attributes_only(inode, headers, was_there)
+                self.attributes_only(&key, inode, headers, was_there)
             }
         };
         self.writer.apply(vec![(key, Some(desired))], &[])
     }
 
-    fn attributes_only(&self, inode: &Inode, headers: Option<ObjectHeaders>, was_there: bool) -> Desired {
+    fn attributes_only(&self, key: &Key, inode: &Inode, headers: Option<ObjectHeaders>, was_there: bool) -> Desired {
         let held = inode.held();
         let was_there = was_there || held.is_some() || inode.directory().is_some_and(|d| d.marker != Some(false));
         let content = match (&inode.node, held) {
             (Node::Directory(node), _) => node.filled.clone().map_or(Content::Inline(Vec::new()), Content::CopyOf),
+            // Word of what it went up as under this name is yet to come: the version that is known may be gone.
+            (_, Some(version)) if version.key != *key && has_target(inode) => inline_content(inode),
             (_, Some(version)) => Content::CopyOf(version),
             (_, None) => inline_content(inode),
         };

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::filling::Filling;
 use super::outage::Remembered;
 use super::question::{Ask, Question};
+use super::symlink::taken_here;
 use super::{Entry, Fs, Lookup, WriteMode};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
@@ -275,11 +276,10 @@ impl Fs {
             return Ok(ino);
         }
         let modified = Some(Modified::About(desired.since));
+        let is_link = desired.headers().is_some_and(|headers| attributes::is_symlink(&headers));
         let node = match &desired.content {
             Content::Inline(target) => Node::Symlink(Symlink { target: String::from_utf8(target.clone()).ok(), ..Symlink::default() }),
-            Content::CopyOf(version) | Content::Restored(version)
-                if desired.headers().is_some_and(|headers| attributes::is_symlink(&headers)) =>
-            {
+            Content::CopyOf(version) | Content::Restored(version) if is_link => {
                 Node::Symlink(Symlink { version: Some(version.clone()), modified, ..Symlink::default() })
             }
             Content::CopyOf(version) | Content::Restored(version) => {
@@ -287,7 +287,11 @@ impl Fs {
             }
             Content::Staged(id) => {
                 let local = self.cache.get(*id).ok_or_else(|| error::Error::Corrupt(format!("data file {id} is missing")))?;
-                Node::File(File { version: local.base(), modified, local: Some(local), ..File::default() })
+                if is_link {
+                    Node::Symlink(taken_here(&local)?)
+                } else {
+                    Node::File(File { version: local.base(), modified, local: Some(local), ..File::default() })
+                }
             }
             Content::Absent | Content::KeptDirectory => return Err(Error::NotFound),
         };

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::media::QUESTIONS_AT_ONCE;
 use super::remove::absent;
+use super::symlink::has_target;
 use super::{Fs, RenameFlags};
 use crate::cache::LocalFile;
 use crate::clock;
@@ -358,8 +359,4 @@ fn settle(names: &mut Namespace, ino: Ino, now: Instant) {
         inode.checked = Some(now);
         inode.status_changed(clock::now());
     }
-}
-
-fn has_target(inode: &Inode) -> bool {
-    matches!(&inode.node, Node::Symlink(link) if link.target.is_some())
 }

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use futures::TryStreamExt;
 
 use super::{Caller, Entry, Fs};
+use crate::cache::LocalFile;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Change, Content, Desired};
@@ -125,6 +126,18 @@ impl Fs {
 pub(super) fn inline_content(inode: &Inode) -> Content {
     let target = if let Node::Symlink(link) = &inode.node { link.target.as_deref() } else { None };
     Content::Inline(target.unwrap_or_default().as_bytes().to_vec())
+}
+
+pub(super) fn has_target(inode: &Inode) -> bool {
+    matches!(&inode.node, Node::Symlink(link) if link.target.is_some())
+}
+
+/// A link that the writer took here to break a cycle of copies.
+pub(super) fn taken_here(file: &LocalFile) -> Result<Symlink> {
+    let mut target = vec![0; file.size().min(TARGET_LIMIT_BYTES) as usize];
+    let read = file.read_at(0, &mut target)?.unwrap_or_default();
+    target.truncate(read);
+    Ok(Symlink { version: file.base(), target: String::from_utf8(target).ok(), ..Symlink::default() })
 }
 
 /// Whether a relative target can't climb out of the mount.

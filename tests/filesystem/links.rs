@@ -201,3 +201,24 @@ async fn a_target_that_was_taken_here_goes_with_its_link() {
         assert_eq!((bucket.get("file"), bucket.get("link")), (replaced.then(|| b"other".to_vec()), Some(vec![7; 100_000])));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_link_whose_target_was_taken_here_is_one_after_a_restart() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    link(&mount, "link").await;
+    bucket.put("file", &[7; 100_000]).await;
+    mount.settle().await;
+    bucket.faults.add(Rule::on(Operation::PutObject).fault(Fault::Error(ErrorKind::Unavailable)));
+    mount.rename_with("link", "file", RenameFlags { exchange: true, no_replace: false }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(mount.cache.usage().dirty_bytes > 0, "nothing was taken");
+    let next = bucket.mount_in(mount.crashed(), Options::default());
+    let attr = next.stat("file").await.unwrap();
+    assert_eq!((attr.kind, next.fs.readlink(attr.ino).await.unwrap()), (Kind::Symlink, TARGET.to_vec()));
+    bucket.faults.clear();
+    next.unlink("link").await.unwrap();
+    next.rename("file", "moved").await.unwrap();
+    next.settle().await;
+    is_link(&bucket, &next, "moved", ME.uid).await;
+}
