@@ -157,7 +157,7 @@ impl LocalFile {
         if state.seal.is_some() || state.size > 0 {
             self.forget_all_sums(state)?;
         }
-        if !state.dirty && state.base.is_some() { self.journal_row(state, &[]) } else { Ok(()) }
+        if !state.dirty && state.base.is_some() && !state.departed { self.journal_row(state, &[]) } else { Ok(()) }
     }
 
     /// The last one who could write past the daemon is gone, if this was called as often as `loosen`. To be preceded by `news`.

@@ -242,6 +242,7 @@ impl LocalFile {
         if state.pins > 0 {
             index.forget_version(self.id, state.base.as_ref());
             drop(index);
+            state.departed = true;
             self.leave_journal(&mut state);
         } else {
             index.remove(self.id, state.base.as_ref());

@@ -27,7 +27,7 @@ impl LocalFile {
             index.forget_version(self.id, state.base.as_ref());
         }
         self.shared.budget.move_to(state.charged(), true);
-        state.dirty = true;
+        (state.dirty, state.departed) = (true, false);
         if !state.row_dirty
             && let Err(error) = self.ensure_data_file(&mut state).and_then(|()| self.journal_row(&mut state, &[]))
         {
@@ -107,6 +107,7 @@ impl LocalFile {
         if state.discarded || state.gone {
             return;
         }
+        state.departed = false;
         let mut index = self.shared.index.lock();
         index.forget_version(self.id, old_base);
         let Some(base) = &state.base else { return };

@@ -53,6 +53,8 @@ pub struct State {
     pub gone: bool,
     /// The journal may hold a row of it.
     pub in_journal: bool,
+    /// It is clean, and what it holds is gone from the bucket: it is there for who has it open, and gets no row any more.
+    pub departed: bool,
     /// That row says dirty, or is about to, and nothing that it says has changed since.
     pub row_dirty: bool,
     /// `Cache::sync` knows that it has work here.
@@ -109,6 +111,7 @@ impl State {
             discarded: false,
             gone: false,
             in_journal: false,
+            departed: false,
             row_dirty: false,
             stale: false,
             new_name: false,

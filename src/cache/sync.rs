@@ -91,7 +91,7 @@ impl LocalFile {
         }
         if !state.dirty {
             // An empty file is found again without a row.
-            let worth_a_row = state.base.is_some() && state.charged() > 0;
+            let worth_a_row = state.base.is_some() && state.charged() > 0 && !state.departed;
             let journalled = if worth_a_row { self.journal_row(&mut state, &[]) } else { Ok(()) };
             state.unload_sums();
             return journalled.map(|()| false);

@@ -90,6 +90,30 @@ fn a_clean_file_that_was_open_and_written_to_is_unsent_data() {
     assert_eq!(all(&world.cache().get(id).unwrap()), b"HELLO!", "it is dirty in the journal too");
 }
 
+/// Its name was removed, the bucket has nothing of it any more, and a program has it open and writes on.
+#[test]
+fn a_file_that_departed_is_not_found_again_after_a_kill() {
+    for loose in [false, true] {
+        let mut world = World::new();
+        let file = world.clean("a", b"hello");
+        let pin = file.pin();
+        file.add_writer();
+        world.cache().sync().unwrap();
+        world.cache().forget_key(&Key::from("a"));
+        if loose {
+            let _backing = file.back().unwrap().expect("it is whole");
+            file.loosen().unwrap();
+        }
+        write_past_the_daemon(&world, file.id(), 0, b"HELLO!");
+        file.news().unwrap();
+        file.make_stale(&mut file.state.lock());
+        world.cache().sync().unwrap();
+        drop((file, pin));
+        world.kill(true);
+        assert!(world.cache().changed_behind().is_empty() && world.journal().files().unwrap().is_empty(), "loose {loose}");
+    }
+}
+
 #[test]
 fn files_without_a_row_go_and_rows_without_a_file_too() {
     let mut world = World::new();
