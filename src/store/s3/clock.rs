@@ -46,11 +46,13 @@ impl Skew {
         self.seconds.load(Ordering::Relaxed)
     }
 
-    /// What a request was signed with whose answer has come just now: others were on their way when it was learned.
-    pub fn seconds_on_the_way(&self) -> i64 {
+    /// What a request may have been signed with whose answer has come just now: some were on their way when the difference was
+    /// learned, and the clock may be set again meanwhile.
+    pub fn signed_with(&self) -> [i64; 2] {
+        let now = self.seconds();
         match *self.before.lock() {
-            Some((changed, before)) if changed.elapsed() < ON_THE_WAY => before,
-            _ => self.seconds(),
+            Some((changed, before)) if changed.elapsed() < ON_THE_WAY => [before, now],
+            _ => [now; 2],
         }
     }
 
@@ -92,9 +94,9 @@ mod tests {
     async fn requests_on_their_way_were_signed_with_what_was_known_before() {
         let skew = Skew::default();
         skew.note(2_400);
-        assert_eq!((skew.seconds(), skew.seconds_on_the_way()), (2_400, 0));
+        assert_eq!((skew.seconds(), skew.signed_with()), (2_400, [0, 2_400]));
         tokio::time::advance(ON_THE_WAY).await;
-        assert_eq!(skew.seconds_on_the_way(), 2_400);
+        assert_eq!(skew.signed_with(), [2_400; 2]);
     }
 
     #[test]

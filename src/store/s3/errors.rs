@@ -39,7 +39,7 @@ impl Context {
                 answer.odd_key = key.walks_in_windows();
                 answer.code = meta.code().map(str::to_owned).or(answer.code);
                 answer.message = meta.message().map(str::to_owned).or(answer.message);
-                answer.known_seconds = self.skew.seconds_on_the_way();
+                answer.signed_with = self.skew.signed_with();
                 let kind = answer.kind();
                 if kind == ErrorKind::ClockSkew {
                     self.skew.note(answer.skew_seconds);
@@ -99,8 +99,8 @@ struct Answer {
     cut: bool,
     /// How far the store's clock is ahead of ours.
     skew_seconds: i64,
-    /// What of that the request was signed with.
-    known_seconds: i64,
+    /// What of that the request may have been signed with.
+    signed_with: [i64; 2],
 }
 
 impl Answer {
@@ -123,7 +123,7 @@ impl Answer {
             retry_after: retry_after(header("x-amz-retry-after"), header("retry-after")),
             foreign_body: !text.trim_start().is_empty() && !looks_like_s3(&text),
             cut: body.is_none(),
-            known_seconds: 0,
+            signed_with: [0; 2],
             skew_seconds: header("date").and_then(|date| clock::ahead(&date, crate::clock::now())).unwrap_or_default(),
         }
     }
@@ -181,6 +181,10 @@ impl Answer {
         })
     }
 
+    fn was_signed_with_another_time(&self) -> bool {
+        self.signed_with.iter().any(|seconds| clock::is_off(self.skew_seconds - seconds))
+    }
+
     fn kind_of_status(&self) -> ErrorKind {
         let stranger = self.code.is_none() && self.foreign_body;
         match self.status {
@@ -194,7 +198,7 @@ impl Answer {
             400 if self.is_head && self.odd_key => ErrorKind::InvalidName,
             401 => ErrorKind::Credentials,
             // A HEAD's refusal names no code. The clock is the likelier reason where it is this far off.
-            403 if self.is_head && clock::is_off(self.skew_seconds - self.known_seconds) => ErrorKind::ClockSkew,
+            403 if self.is_head && self.was_signed_with_another_time() => ErrorKind::ClockSkew,
             403 => ErrorKind::Denied,
             404 if self.about_bucket => ErrorKind::NotS3,
             404 => ErrorKind::NotFound,
@@ -316,8 +320,10 @@ mod tests {
         let far = Answer { is_head: true, skew_seconds: 2_400, ..answer(403, "", "") };
         assert_eq!(far.kind(), ErrorKind::ClockSkew);
         assert_eq!(Answer { skew_seconds: 60, ..far.clone() }.kind(), ErrorKind::Denied);
-        assert_eq!(Answer { known_seconds: 2_390, ..far.clone() }.kind(), ErrorKind::Denied, "it was signed with the right time");
-        assert_eq!(Answer { skew_seconds: 0, known_seconds: 2_400, ..far }.kind(), ErrorKind::ClockSkew, "the clock was set");
+        assert_eq!(Answer { signed_with: [2_390; 2], ..far.clone() }.kind(), ErrorKind::Denied, "it was signed with the right time");
+        assert_eq!(Answer { skew_seconds: 0, signed_with: [2_400; 2], ..far.clone() }.kind(), ErrorKind::ClockSkew, "the clock was set");
+        let twice = Answer { skew_seconds: 0, signed_with: [0, 2_400], ..far };
+        assert_eq!(twice.kind(), ErrorKind::ClockSkew, "it was set twice within some seconds");
         let bucket = Answer { about_bucket: true, ..answer(404, "", "") };
         assert_eq!(bucket.kind(), ErrorKind::NotS3, "no key was asked for");
         assert!(!looks_like_s3("<!DOCTYPE html><html>") && looks_like_s3("\n<?xml version"));
