@@ -25,6 +25,8 @@ class Ledger:
         self.latest = collections.defaultdict(lambda: collections.deque(maxlen=REMEMBERED))
         # Monotonic times between which errors are excused.
         self.fault_from = self.fault_to = float("inf")
+        # Whatever begins later meets it: it takes a moment to be set up.
+        self.fault_surely_from = float("inf")
 
     def limit_of(self, what):
         """The longest that one system call may take. A read is asked for twice by the kernel when its read-ahead failed; what

@@ -421,12 +421,13 @@ class Denied(Saver):
             return self.read()
         data = self.data()
         refused = False
+        began = time.monotonic()
         try:
             self.change({name: data}, self.write, name, data, os.O_CREAT | os.O_EXCL)
         except PermissionError:
             refused = True
             self.model.settle(name, data)
-        if time.monotonic() < self.ledger.fault_from or self.ledger.fault_to != float("inf"):
+        if began < self.ledger.fault_surely_from or self.ledger.fault_to != float("inf"):
             return
         end = time.monotonic() + 10
         while (state := self.state(name)) != "failed" and time.monotonic() < end and self.ledger.fault_to == float("inf"):

@@ -113,6 +113,7 @@ class World:
                 time.sleep(max(0, min(off_s, end - time.monotonic())))
         else:
             self.fault_on()
+            self.ledger.fault_surely_from = time.monotonic()
             time.sleep(seconds)
         self.fault_off()
         self.ledger.fault_to = time.monotonic()
