@@ -276,7 +276,8 @@ impl Fs {
             return Ok(ino);
         }
         let modified = Some(Modified::About(desired.since));
-        let is_link = desired.headers().is_some_and(|headers| attributes::is_symlink(&headers));
+        let headers = desired.headers();
+        let is_link = headers.as_ref().is_some_and(attributes::is_symlink);
         let node = match &desired.content {
             Content::Inline(target) => Node::Symlink(Symlink { target: String::from_utf8(target.clone()).ok(), ..Symlink::default() }),
             Content::CopyOf(version) | Content::Restored(version) if is_link => {
@@ -297,7 +298,7 @@ impl Fs {
         };
         let ino = names.insert_found(parent, name, node, desired.since);
         self.replace(names, parent, name, ino);
-        if let (Some(inode), Some(headers)) = (names.get_mut(ino), desired.headers()) {
+        if let (Some(inode), Some(headers)) = (names.get_mut(ino), headers) {
             inode.take_headers(headers);
         }
         Ok(ino)

@@ -222,3 +222,27 @@ async fn a_link_whose_target_was_taken_here_is_one_after_a_restart() {
     next.settle().await;
     is_link(&bucket, &next, "moved", ME.uid).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_changes_owner_before_word_of_its_exchange_came_gets_it() {
+    let bucket = Bucket::new();
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = Arc::clone(&done);
+    let meanwhile: Meanwhile = Arc::new(move |fs, key| {
+        if key.as_str() != "file" || done.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mediafs::fs::Lookup::Found(entry) = at_once(fs.lookup(ROOT, "file".as_ref())).unwrap() else { panic!("it is missing") };
+        at_once(fs.setattr(entry.attr.ino, SetAttr { uid: Some(5), ..SetAttr::default() })).unwrap();
+    });
+    let mount = bucket.mount_with(Options { meanwhile: Some(meanwhile), ..Options::default() });
+    link(&mount, "link").await;
+    bucket.put("file", &[7; 100_000]).await;
+    mount.settle().await;
+    mount.rename_with("link", "file", RenameFlags { exchange: true, no_replace: false }).await.unwrap();
+    mount.settle().await;
+    assert!(is_done.load(Ordering::Relaxed));
+    mount.unlink("link").await.unwrap();
+    mount.settle().await;
+    is_link(&bucket, &mount, "file", 5).await;
+}
