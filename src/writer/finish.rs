@@ -376,7 +376,7 @@ pub fn fail_for_good(queue: &mut Queue, key: &Key, error: &Error, retry_at: Opti
         None => queue.take(key),
     }
     // Who is parked on it looks again, and finds that it goes no further.
-    queue.unpark(key, now);
+    queue.unpark_line(key, now);
     waiters
 }
 

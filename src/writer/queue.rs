@@ -285,6 +285,15 @@ impl Queue {
         }
     }
 
+    /// `on` goes no further for now: so does what waits for it, and who waits for that is looked at again too.
+    pub fn unpark_line(&mut self, on: &Key, now: Instant) {
+        let mut left = vec![on.clone()];
+        while let Some(on) = left.pop() {
+            left.extend(self.parked.get(&on).into_iter().flatten().cloned());
+            self.unpark(&on, now);
+        }
+    }
+
     pub fn begin(&mut self, key: &Key, deletes: bool, ahead: bool) -> u64 {
         let number = self.count();
         let source = if deletes { None } else { self.reads.get(key).cloned() };
@@ -437,6 +446,10 @@ impl Facts for Queue {
 
     fn is_kept_directory(&self, key: &Key) -> bool {
         self.entries.get(key).is_some_and(|entry| entry.desired.content == Content::KeptDirectory)
+    }
+
+    fn has_failed(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.failed.is_some())
     }
 
     fn is_in_flight(&self, key: &Key) -> bool {

@@ -190,3 +190,26 @@ async fn a_held_key_is_not_touched() {
     world.settled().await;
     assert!(world.keys().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn below_a_file_that_goes_waits_what_it_does_not_wait_for_unless_that_fails() {
+    for fails in [false, true] {
+        let world = World::new();
+        let version = world.put_elsewhere("a", b"moved").await;
+        let fault = if fails { Fault::Error(ErrorKind::Denied) } else { Fault::Latency(Duration::from_millis(900)) };
+        world.faults.add(Rule::on(Operation::CopyObject).fault(fault));
+        rename(&world, "a", "a/a", &version);
+        let file = world.cache.create().unwrap();
+        world.staged("a/x", &file, Condition::Any, false);
+        file.write_at(0, b"new").unwrap();
+        if fails {
+            timeout(Duration::from_secs(5), world.writer.sync(&"a/x".into())).await.unwrap().unwrap();
+            assert_eq!(world.keys(), ["a", "a/x"]);
+            continue;
+        }
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        assert_eq!(world.keys(), ["a"]);
+        world.settled().await;
+        assert_eq!(world.keys(), ["a/a", "a/x"]);
+    }
+}
