@@ -21,6 +21,7 @@ pub fn page(report: &Report, counts: &RequestCounts) -> String {
     page.counter("mediafs_damaged_blocks_total", "Blocks of the cache that were found damaged and not served.", report.damaged_blocks);
     page.counter("mediafs_damaged_files_total", "Files whose unsent bytes were found damaged.", report.damaged_files);
     page.gauge("mediafs_hidden_keys", "Keys that no path can show.", report.hidden_keys);
+    page.gauge("mediafs_names_in_memory", "Files, directories, and names known to be missing.", report.names_in_memory);
     page.into_text()
 }
 

@@ -60,6 +60,10 @@ struct Memory {
     reads_bytes: u64,
     /// A listing on its way into the tree: about 300,000 names at 128 MiB. While one is as long as that, hardly anything else is under way.
     listing_bytes: u64,
+    /// What is known of names, at about half a KiB each.
+    names: usize,
+    /// Files that wait for their upload, at about 2 KiB each.
+    waiting: usize,
 }
 
 /// The program, its threads' buffers, the journal's pages, and the names of some ten thousand files.
@@ -68,7 +72,13 @@ const PROGRAM_BYTES: u64 = 32 << 20;
 impl Memory {
     fn of(limit_bytes: u64) -> Self {
         let left = limit_bytes.saturating_sub(PROGRAM_BYTES);
-        Self { parts_bytes: left / 2, reads_bytes: left / 4, listing_bytes: limit_bytes / 2 }
+        Self {
+            parts_bytes: left / 2,
+            reads_bytes: left / 4,
+            listing_bytes: limit_bytes / 2,
+            names: (limit_bytes >> 10) as usize,
+            waiting: (limit_bytes >> 10) as usize,
+        }
     }
 }
 
@@ -231,6 +241,7 @@ pub fn writer_config(settings: &Settings) -> WriterConfig {
         on_conflict: settings.on_conflict,
         through: settings.write_mode == WriteMode::Through,
         r2: settings.r2,
+        waiting_limit: Memory::of(settings.memory_limit_bytes).waiting,
         host: process::host_name(),
         rules: Arc::clone(&settings.rules),
         ..WriterConfig::default()
@@ -255,6 +266,7 @@ pub fn fs_config(settings: &Settings) -> FsConfig {
         timeout: settings.timeout,
         passthrough_room_bytes: PASSTHROUGH_ROOM_BYTES,
         listing_bytes: Memory::of(settings.memory_limit_bytes).listing_bytes,
+        names_limit: Memory::of(settings.memory_limit_bytes).names,
         public_url_base: settings.public_url_base.clone(),
         r2: settings.r2,
         rules: Arc::clone(&settings.rules),

@@ -53,6 +53,9 @@ pub struct Report {
     pub conflicts: u64,
     /// Keys that no path can show.
     pub hidden_keys: u64,
+    /// Of files, directories, and what is known to be missing.
+    #[serde(default)]
+    pub names_in_memory: u64,
     pub cache_bytes: u64,
     pub cache_limit_bytes: u64,
     /// Times since the mount began that cached bytes were found damaged, and were fetched anew.
@@ -138,6 +141,7 @@ impl Sources {
             failed: shown(backlog.failed),
             conflicts: backlog.conflicts,
             hidden_keys: self.fs.hidden_keys() as u64,
+            names_in_memory: self.fs.names_in_memory() as u64,
             cache_bytes: usage.bytes,
             cache_limit_bytes: usage.limit_bytes,
             damaged_blocks: damage.refetched,
@@ -240,6 +244,7 @@ pub(super) mod tests {
             failed_files: 0,
             conflicts: 0,
             hidden_keys: 0,
+            names_in_memory: 1,
             cache_bytes: 0,
             cache_limit_bytes: 1,
             damaged_blocks: 0,

@@ -30,10 +30,12 @@ impl Fs {
                 if access.exclusive {
                     return Err(Error::Exists);
                 }
-                let opened = self.open_in_create(ino, access).await?;
-                let mut names = self.names.lock();
-                names.get_mut(ino).ok_or(Error::NotFound)?.lookups += 1;
-                return Ok((self.entry(&names, ino)?, opened));
+                // Until the kernel knows of it, it may leave memory any time.
+                if !self.remember(ino) {
+                    continue;
+                }
+                let opened = self.open_in_create(ino, access).await.inspect_err(|_| self.forget(ino, 1))?;
+                return Ok((self.entry(&self.names.lock(), ino)?, opened));
             }
             self.check_storable(parent, &name).await?;
             if let Some(ino) = self.create_new(parent, &name, mode, access, caller)? {

@@ -100,6 +100,7 @@ impl Fs {
         }
         self.load_listing_or_remember(ino, self.fresh_since()).await?;
         let mut names = self.names.lock();
+        names.use_directory(ino);
         self.adopt_wanted(&mut names, ino)?;
         let parent = names.get(ino).and_then(|inode| inode.place.as_ref()).map_or(ROOT, |(parent, _)| *parent);
         let node = names.directory(ino).ok_or(Error::NotDirectory)?;
@@ -356,6 +357,7 @@ impl Fs {
         // While an object of the directory's own name is still to go, MinIO lists nothing of what is below it.
         let file = key.without_slash();
         let covered = !key.is_root() && (self.writer.pending(&file).is_some() || self.writer.is_landing(&file));
+        self.note_crowd(&names);
         let vanished = names.absorb_listing(ino, &seen_names, watch.id, begun, |inode| covered || keep.contains(&inode.ino));
         complete &= self.take_in_arrived(&mut names, ino, key, watch, begun);
         // A listing that was on its way while the marker arrived lacks it.

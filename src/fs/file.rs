@@ -320,6 +320,8 @@ impl Fs {
         if self.config.write_mode == WriteMode::Through && self.is_wanted(&key) {
             return self.writer.sync(&key).await;
         }
+        // Here and not where a file is made: there the kernel keeps the whole directory waiting.
+        self.writer.room().await;
         self.writer.take_error(&key).map_or(Ok(()), Err)
     }
 

@@ -47,35 +47,32 @@ enum Need {
 impl Fs {
     pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Lookup> {
         let name = self.name(name)?;
-        let found = self.resolve(parent, &name, self.fresh_since()).await?;
-        let mut names = self.names.lock();
-        match found {
-            Some(ino) => {
-                let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
+        for _ in 0..super::RACES {
+            let found = self.resolve(parent, &name, self.fresh_since()).await?;
+            let mut names = self.names.lock();
+            self.note_crowd(&names);
+            let Some(ino) = found else { return Ok(Lookup::Missing(self.negative_ttl(&names, parent, &name))) };
+            // Until the kernel knows of it, it may leave memory any time.
+            if let Some(inode) = names.get_mut(ino) {
                 inode.lookups += 1;
-                Ok(Lookup::Found(self.entry(&names, ino)?))
+                return Ok(Lookup::Found(self.entry(&names, ino)?));
             }
-            None => Ok(Lookup::Missing(self.negative_ttl(&names, parent, &name))),
         }
+        Err(Error::Timeout)
     }
 
     pub fn forget(&self, ino: Ino, lookups: u64) {
         let mut names = self.names.lock();
         names.forget(ino, lookups);
         self.forget_departed(&names, ino);
-        if names.len() > super::IDLE_INODES {
-            let target = super::IDLE_INODES / 2;
-            let wanted: std::collections::HashSet<Ino> =
-                self.writer.pending_below(&Key::root()).into_iter().filter_map(|(key, _)| names.find(&key)).collect();
-            names.shrink(target, |inode| wanted.contains(&inode.ino));
-        }
+        self.leave_if_idle(&mut names, ino);
     }
 
-    /// Counts one lookup of an entry that readdirplus sent.
-    pub fn remember(&self, ino: Ino) {
-        if let Some(inode) = self.names.lock().get_mut(ino) {
-            inode.lookups += 1;
-        }
+    /// Counts one lookup of an entry that was found before. False: it is not in memory any more.
+    pub fn remember(&self, ino: Ino) -> bool {
+        let mut names = self.names.lock();
+        let inode = names.get_mut(ino);
+        inode.map(|inode| inode.lookups += 1).is_some()
     }
 
     /// The inode under `name`, as the bucket or local state has it at `since` or later (None: at any time).
@@ -126,6 +123,7 @@ impl Fs {
 
     fn look(&self, need: Need, parent: Ino, name: &Arc<str>, since: Option<Instant>, begun: Instant) -> Result<Answer> {
         let mut names = self.names.lock();
+        names.use_directory(parent);
         let answer = self.answer(&mut names, parent, name, since, begun)?;
         match &answer {
             Answer::Ask(Question { ask: Ask::Headers { .. }, .. }) if need == Need::Attributes => {

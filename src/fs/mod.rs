@@ -13,6 +13,7 @@ mod attributes;
 mod below;
 mod copy;
 mod create;
+mod crowd;
 mod departed;
 mod directory;
 mod events;
@@ -34,10 +35,11 @@ mod xattr;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use types::*;
@@ -53,9 +55,6 @@ use crate::reader::Reader;
 use crate::store::Store;
 use crate::types::{Key, Live};
 use crate::writer::Writer;
-
-/// Inodes kept in memory without anybody using them; past it the clean ones are forgotten.
-const IDLE_INODES: usize = 200_000;
 
 /// The name under which a directory's own marker is touched in it.
 const MARKER: &str = "";
@@ -88,6 +87,10 @@ pub struct Fs {
     outage: outage::Outage,
     asking: ahead::Asking,
     closed: AtomicBool,
+    /// There are more names in memory than there should be.
+    crowded: Arc<Notify>,
+    /// Operations that rely on names staying there.
+    kept: AtomicUsize,
     /// Somebody looks after files that the kernel writes to.
     watching: AtomicBool,
     me: Weak<Fs>,
@@ -120,6 +123,8 @@ impl Fs {
             outage: outage::Outage::default(),
             asking: ahead::Asking::default(),
             closed: AtomicBool::new(false),
+            crowded: Arc::default(),
+            kept: AtomicUsize::new(0),
             watching: AtomicBool::new(false),
             me: me.clone(),
         });
@@ -132,6 +137,7 @@ impl Fs {
         let _ = self.invalidate.set(invalidate);
         self.writer.claim_left_overs();
         self.writer.start(Arc::new(events::Listener(self.me.clone())));
+        self.watch_crowd();
     }
 
     /// Times, rules and the like, for whatever is asked from now on.

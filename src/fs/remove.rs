@@ -57,6 +57,7 @@ impl Fs {
     pub async fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
         let name = self.name(name)?;
+        let _kept = self.keep_names();
         let ino = self.resolve(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
         self.require_directory(ino)?;
         self.load_listing_for_removal(ino).await?;

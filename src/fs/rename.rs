@@ -71,6 +71,7 @@ impl Fs {
         }
         let (name, to_name) = (self.name(name)?, self.name(to_name)?);
         self.check_storable(to, &to_name).await?;
+        let _kept = self.keep_names();
         for _ in 0..super::RACES {
             let from = self.resolve(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
             let target = self.resolve(to, &to_name, self.fresh_since()).await?;

@@ -131,8 +131,19 @@ pub trait Invalidate: Send + Sync + 'static {
     /// Attributes alone; the pages are right.
     fn attributes(&self, ino: Ino);
     fn entry(&self, parent: Ino, name: &OsStr);
+    /// Nobody here needs these any more: the kernel may let go of those that nobody uses there.
+    fn idle(&self, names: Vec<IdleName>);
     /// Ends when the kernel has heard all that was queued of this inode. None: that is so already.
     fn told(&self, ino: Ino) -> Option<BoxFuture<'static, ()>>;
+}
+
+/// A name that the kernel may forget, with its inode.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdleName {
+    pub ino: Ino,
+    pub parent: Ino,
+    pub name: Arc<str>,
+    pub is_directory: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +178,8 @@ pub struct FsConfig {
     pub passthrough_room_bytes: u64,
     /// The most memory that a listing may take on its way.
     pub listing_bytes: u64,
+    /// Names in memory, of inodes and of what is known to be missing: past it those that nobody needs are forgotten.
+    pub names_limit: usize,
     /// For `user.mediafs.url`.
     pub public_url_base: Option<String>,
     /// Cloudflare R2: more metadata and fewer storage classes than S3.

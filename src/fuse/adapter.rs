@@ -128,8 +128,9 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if let Some(found) = self.to_be_removed(request, parent.0, name) {
-            self.fs.remember(found.attr.ino);
+        if let Some(found) = self.to_be_removed(request, parent.0, name)
+            && self.fs.remember(found.attr.ino)
+        {
             return reply.entry(&found.ttl, &convert::attr(&found.attr), Generation(0));
         }
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());

@@ -95,7 +95,8 @@ pub(super) fn fill_plus(fs: &Fs, mut reply: ReplyDirectoryPlus, batch: Vec<Ready
         full = full || add(&mut reply, &entry, found.as_ref());
         match found {
             Some(found) if full && counted => fs.forget(found.attr.ino, 1),
-            Some(found) if !full && !counted => fs.remember(found.attr.ino),
+            // The directory is open, so that none of its names leaves memory.
+            Some(found) if !full && !counted => drop(fs.remember(found.attr.ino)),
             _ => {}
         }
     }

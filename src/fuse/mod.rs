@@ -24,6 +24,7 @@ mod convert;
 mod directory;
 mod errno;
 mod fusermount;
+mod idle;
 mod modes;
 mod mount;
 mod mountinfo;
@@ -102,9 +103,10 @@ fn start(fs: &Arc<Fs>, device: std::os::fd::OwnedFd, options: EdgeOptions) -> io
     let cores = thread::available_parallelism().map_or(*THREADS.start(), usize::from);
     config.n_threads = Some(cores.clamp(*THREADS.start(), *THREADS.end()));
     config.clone_fd = true;
+    let idle = idle::Idle::new(device.try_clone()?);
     // Who may use the mount is the kernel's to judge (allow_other): fuser's own filter also refuses what it needn't.
     let session = Session::from_fd(adapter, device, SessionACL::All, config)?;
-    fs.start(notify::Notices::start(session.notifier())?);
+    fs.start(notify::Notices::start(notify::Device { notifier: session.notifier(), idle })?);
     let (send, ended) = oneshot::channel();
     thread::Builder::new().name("mediafs-session".into()).spawn(move || {
         // Nobody listens any more when the daemon is ending by itself.

@@ -17,28 +17,39 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 use tracing::debug;
 
-use crate::fs::{Ino, Invalidate};
+use super::idle::Idle;
+use crate::fs::{IdleName, Ino, Invalidate};
 
 /// What notifications go to: the kernel, or a test.
 pub(super) trait Kernel: Send + 'static {
     fn forget_inode(&self, ino: Ino) -> io::Result<()>;
     fn forget_attributes(&self, ino: Ino) -> io::Result<()>;
     fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()>;
+    fn forget_idle(&self, names: &[IdleName]) -> io::Result<()>;
 }
 
-impl Kernel for fuser::Notifier {
+pub(super) struct Device {
+    pub notifier: fuser::Notifier,
+    pub idle: Idle,
+}
+
+impl Kernel for Device {
     fn forget_inode(&self, ino: Ino) -> io::Result<()> {
         // Offset 0, length 0: the attributes and every page.
-        self.inval_inode(fuser::INodeNo(ino), 0, 0)
+        self.notifier.inval_inode(fuser::INodeNo(ino), 0, 0)
     }
 
     fn forget_attributes(&self, ino: Ino) -> io::Result<()> {
         // A negative offset spares the pages.
-        self.inval_inode(fuser::INodeNo(ino), -1, 0)
+        self.notifier.inval_inode(fuser::INodeNo(ino), -1, 0)
     }
 
     fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
-        self.inval_entry(fuser::INodeNo(parent), name)
+        self.notifier.inval_entry(fuser::INodeNo(parent), name)
+    }
+
+    fn forget_idle(&self, names: &[IdleName]) -> io::Result<()> {
+        self.idle.forget(&self.notifier, names)
     }
 }
 
@@ -47,6 +58,7 @@ enum Notice {
     Inode(Ino),
     Attributes(Ino),
     Entry(Ino, OsString),
+    Idle(Vec<IdleName>),
 }
 
 /// Notices in the order of their arrival, each once.
@@ -127,6 +139,10 @@ impl Invalidate for Notices {
         self.push(Notice::Entry(parent, name.to_owned()));
     }
 
+    fn idle(&self, names: Vec<IdleName>) {
+        self.push(Notice::Idle(names));
+    }
+
     fn told(&self, ino: Ino) -> Option<BoxFuture<'static, ()>> {
         if !self.0.queue.lock().speaks_of(ino) {
             return None;
@@ -152,6 +168,7 @@ fn deliver(shared: &Shared, kernel: &impl Kernel) {
             Notice::Inode(ino) => kernel.forget_inode(*ino),
             Notice::Attributes(ino) => kernel.forget_attributes(*ino),
             Notice::Entry(parent, name) => kernel.forget_entry(*parent, name),
+            Notice::Idle(names) => kernel.forget_idle(names),
         };
         if let Err(error) = sent {
             // The kernel forgets all by itself when the mount ends; nothing else fails here but a kernel without the call.
@@ -207,6 +224,10 @@ mod tests {
 
         fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
             self.take(Notice::Entry(parent, name.to_owned()))
+        }
+
+        fn forget_idle(&self, names: &[IdleName]) -> io::Result<()> {
+            self.take(Notice::Idle(names.to_vec()))
         }
     }
 

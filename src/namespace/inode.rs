@@ -65,6 +65,8 @@ pub struct Inode {
     pub(super) access_note: Option<AccessNote>,
     /// Mode, owner and times are those of the object's metadata, not only the defaults.
     pub known: bool,
+    /// Nobody here needs it: it goes as soon as the kernel has forgotten it.
+    pub(super) leaving: bool,
     /// When the bucket last confirmed it; None: never.
     pub checked: Option<Instant>,
     pub node: Node,
@@ -224,6 +226,12 @@ impl Directory {
     pub fn see_marker(&mut self, marker: Option<&Version>) {
         self.marker = Some(marker.is_some());
         self.filled = marker.filter(|marker| marker.size > 0).cloned();
+    }
+
+    /// Some of its names leave memory: what isn't there need not be missing.
+    pub(super) fn forget_names(&mut self) {
+        (self.listed, self.made, self.complete) = (None, None, false);
+        self.peeks.tail = None;
     }
 
     /// Some program is filling the directory now: that its new names are new need not be asked one by one.

@@ -10,6 +10,7 @@
 
 mod ahead;
 pub mod attributes;
+mod crowd;
 mod inode;
 pub mod keys;
 mod numbers;

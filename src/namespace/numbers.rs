@@ -8,8 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{Ino, ROOT};
 
-/// Numbers kept for forgotten inodes, about 40 MB; past that, names get new ones.
-const KEPT: usize = 1_000_000;
+/// Numbers kept for forgotten inodes, about 10 MB; past that, names get new ones.
+const KEPT: usize = 250_000;
 
 #[derive(Debug)]
 pub(super) struct Numbers {

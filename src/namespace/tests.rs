@@ -183,26 +183,79 @@ fn an_inode_lives_as_long_as_anybody_uses_it() {
     assert!(names.get(ino).is_none());
 }
 
-#[test]
-fn shrinking_spares_what_is_used_or_wanted() {
-    let mut names = namespace();
-    for at in 0..100 {
-        absorb(&mut names, ROOT, &at.to_string(), object("x", "1", 1, 1));
+/// In stretches of seven names.
+fn thin_out(names: &mut Namespace, directory: Ino, excess: usize, needed: Option<Ino>) -> Vec<Ino> {
+    let (mut known_to_kernel, mut after, mut done) = (Vec::new(), None, 0);
+    loop {
+        let thinned = names.thin_out(directory, after.as_ref(), (7, excess - done), |inode, _| Some(inode.ino) == needed);
+        done += thinned.done;
+        known_to_kernel.extend(thinned.known_to_kernel.iter().map(|(_, ino)| *ino));
+        after = thinned.next;
+        if after.is_none() || done == excess {
+            return known_to_kernel;
+        }
     }
-    let (used, wanted) = (names.child(ROOT, "7").unwrap(), names.child(ROOT, "8").unwrap());
-    names.get_mut(used).unwrap().lookups = 1;
-    names.shrink(10, |inode| inode.ino == wanted);
-    assert!(names.len() <= 13, "{}", names.len());
-    assert!(names.get(used).is_some() && names.get(wanted).is_some());
-    assert_eq!(names.directory(ROOT).unwrap().listed, None);
+}
+
+#[test]
+fn what_nobody_needs_leaves_memory() {
+    let mut names = namespace();
+    let now = Instant::now();
+    for at in 0..50 {
+        let name = format!("{at:02}");
+        absorb(&mut names, ROOT, &name, object(&name, "1", 1, 1));
+        names.set_missing(ROOT, &Arc::from(format!("{at:02} missing")), now);
+    }
+    assert_eq!(names.len(), 101);
+    let [known, needed, open, elsewhere] = ["07", "08", "09", "10"].map(|name| names.child(ROOT, name).unwrap());
+    names.get_mut(known).unwrap().lookups = 1;
+    names.get_mut(open).unwrap().opens = 1;
+    names
+        .get_mut(elsewhere)
+        .unwrap()
+        .put_version(Version { key: Key::from("other"), etag: ETag::new("1"), size: 1 }, Modified::At(time(1)));
+    names.directory_mut(ROOT).unwrap().made = Some(now);
+    names.directory_mut(ROOT).unwrap().listed = Some(now);
+    assert!(thin_out(&mut names, ROOT, 2, None).is_empty());
+    assert_eq!((names.len(), names.child(ROOT, "00"), names.child(ROOT, "01").is_some()), (99, None, true), "no more than that");
+    assert_eq!(names.directory(ROOT).unwrap().complete_at(), None, "what isn't there need not be missing");
+    assert_eq!(thin_out(&mut names, ROOT, 1_000, Some(needed)), [known]);
+    assert_eq!(names.len(), 5, "the root and four");
+    // The kernel's word comes, and something else had it looked up meanwhile.
+    names.get_mut(known).unwrap().lookups = 2;
+    names.forget(known, 1);
+    assert!(!names.may_leave(known));
+    names.forget(known, 1);
+    assert!(names.may_leave(known));
+    names.leave(known, |_, _| true);
+    assert!(names.get(known).is_some() && !names.may_leave(known), "needed by now");
+    assert!(thin_out(&mut names, ROOT, 1_000, Some(needed)).is_empty());
+    assert!(names.get(known).is_none());
+}
+
+#[test]
+fn directories_leave_when_they_are_empty_and_those_unused_for_longest_come_first() {
+    let mut names = namespace();
+    let directories: Vec<Ino> = ["a", "b", "c"].iter().map(|name| absorb(&mut names, ROOT, name, Seen::Directory).ino).collect();
+    absorb(&mut names, directories[1], "x", object("b/x", "1", 1, 1));
+    names.set_missing(directories[2], &Arc::from("y"), Instant::now());
+    names.use_directory(ROOT);
+    names.use_directory(directories[0]);
+    assert_eq!(names.directories_by_use(), [directories[1], directories[2], ROOT, directories[0]]);
+    thin_out(&mut names, ROOT, 1_000, None);
+    assert_eq!(names.directories_by_use(), [directories[1], ROOT]);
+    assert_eq!(names.len(), 3);
+    thin_out(&mut names, directories[1], 1_000, None);
+    thin_out(&mut names, ROOT, 1_000, None);
+    assert_eq!((names.len(), names.directory(ROOT).unwrap().subdirectories), (1, 0));
 }
 
 #[test]
 fn a_forgotten_inode_comes_back_under_its_number_unless_its_name_was_free_meanwhile() {
     let mut names = namespace();
-    let put = |names: &mut Namespace, name: &str| absorb(names, ROOT, name, object("x", "1", 1, 1)).ino;
+    let put = |names: &mut Namespace, name: &str| absorb(names, ROOT, name, object(name, "1", 1, 1)).ino;
     let before: Vec<Ino> = (0..4).map(|at| put(&mut names, &at.to_string())).collect();
-    names.shrink(0, |_| false);
+    thin_out(&mut names, ROOT, 1_000, None);
     assert_eq!(names.len(), 1, "all but the root");
     assert_eq!(put(&mut names, "2"), before[2]);
     assert_eq!(put(&mut names, "2"), before[2]);

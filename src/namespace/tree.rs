@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use lru::LruCache;
 use tokio::time::Instant;
 
 use super::inode::{Child, Directory, Ino, Inode, Node, ROOT};
@@ -23,24 +24,25 @@ pub struct Owner {
 
 pub struct Namespace {
     /// Boxed: a map that grows has its entries twice for a while, and a good part of it is always empty.
-    inodes: HashMap<Ino, Box<Inode>>,
-    numbers: Numbers,
+    pub(super) inodes: HashMap<Ino, Box<Inode>>,
+    pub(super) numbers: Numbers,
+    /// Directories, by their last use.
+    pub(super) by_use: LruCache<Ino, ()>,
+    /// Names that are known to be missing.
+    pub(super) missing: usize,
     owner: Owner,
     watches: Watches,
 }
 
 impl Namespace {
     pub fn new(owner: Owner, now: SystemTime) -> Self {
-        let mut this = Self { inodes: HashMap::new(), numbers: Numbers::new(), owner, watches: Watches::default() };
+        let (inodes, numbers, watches) = (HashMap::new(), Numbers::new(), Watches::default());
+        let mut this = Self { inodes, numbers, by_use: LruCache::unbounded(), missing: 0, owner, watches };
         let root = this.insert(Node::Directory(Box::default()), now);
         let root = this.inodes.get_mut(&root).expect("just inserted");
         root.known = true;
         root.lookups = 1;
         this
-    }
-
-    pub fn len(&self) -> usize {
-        self.inodes.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -99,9 +101,13 @@ impl Namespace {
             ctime: now,
             access_note: None,
             known: false,
+            leaving: false,
             checked: None,
             node,
         };
+        if inode.is_directory() {
+            self.by_use.put(ino, ());
+        }
         self.inodes.insert(ino, Box::new(inode));
     }
 
@@ -177,7 +183,10 @@ impl Namespace {
                 }
                 Some(ino)
             }
-            Child::Missing(_) => None,
+            Child::Missing(_) => {
+                self.missing -= 1;
+                None
+            }
         }
     }
 
@@ -187,6 +196,7 @@ impl Namespace {
         self.numbers.give_back(directory, name);
         if let Some(directory) = self.directory_mut(directory) {
             directory.children.insert(Arc::clone(name), Child::Missing(checked));
+            self.missing += 1;
         }
         old
     }
@@ -208,13 +218,16 @@ impl Namespace {
     pub fn remove_if_unused(&mut self, ino: Ino) -> bool {
         let unused = ino != ROOT && self.get(ino).is_some_and(|i| i.place.is_none() && i.lookups == 0 && i.opens == 0);
         if unused && let Some(Node::Directory(directory)) = self.inodes.remove(&ino).map(|inode| inode.node) {
+            self.by_use.pop(&ino);
             for child in directory.children.into_values() {
-                if let Child::Inode(child) = child {
-                    if let Some(inode) = self.get_mut(child) {
-                        inode.place = None;
-                    }
-                    self.remove_if_unused(child);
+                let Child::Inode(child) = child else {
+                    self.missing -= 1;
+                    continue;
+                };
+                if let Some(inode) = self.get_mut(child) {
+                    inode.place = None;
                 }
+                self.remove_if_unused(child);
             }
         }
         unused
@@ -292,32 +305,5 @@ impl Namespace {
     /// The name changed here or by our own upload: answers under way know nothing of it.
     pub fn touch(&mut self, directory: Ino, name: &Arc<str>) {
         self.watches.touch(directory, name);
-    }
-
-    /// Forgets clean inodes that nobody uses, deepest first, so that memory stays bounded. `keep` says what must stay.
-    pub fn shrink(&mut self, target: usize, keep: impl Fn(&Inode) -> bool) {
-        if self.inodes.len() <= target {
-            return;
-        }
-        let mut gone: Vec<Ino> = Vec::new();
-        for inode in self.inodes.values() {
-            let busy = inode.lookups > 0 || inode.opens > 0 || inode.is_directory() || keep(inode);
-            if !busy && inode.place.is_some() {
-                gone.push(inode.ino);
-            }
-            if self.inodes.len() - gone.len() <= target {
-                break;
-            }
-        }
-        for ino in gone {
-            if let Some((parent, name)) = self.get(ino).and_then(|inode| inode.place.clone()) {
-                self.unlink(parent, &name);
-                self.numbers.keep(parent, &name, ino);
-                if let Some(directory) = self.directory_mut(parent) {
-                    (directory.listed, directory.complete) = (None, false);
-                }
-            }
-            self.remove_if_unused(ino);
-        }
     }
 }

@@ -8,7 +8,7 @@
 //! - `copy` (`mark`: how one is told afterwards), `delete`, `directory`, `cycle`: the rest.
 //! - `finish`, `conflict`, `aside`: what became of it. `left_overs`: what a killed daemon left. `salvage`: what a crash of the
 //!   machine left to want.
-//! - `sync`, `backlog`, `orphans`: waiting, status, unfinished uploads. `view`, `arrivals`: for the file system's questions.
+//! - `sync`, `room`, `backlog`, `orphans`: waiting, status, unfinished uploads. `view`, `arrivals`: for the file system's questions.
 //!
 //! Invariants:
 //! - The journal knows before anybody else does: a desired state is written before `apply` returns, cleared after the
@@ -49,6 +49,7 @@ mod parts;
 mod pick;
 mod queue;
 mod reconcile;
+mod room;
 mod salvage;
 mod session;
 mod source;
@@ -108,6 +109,8 @@ pub struct WriterConfig {
     /// Files uploaded at once, and parts under way at once over all files.
     pub parallel_files: usize,
     pub parallel_parts: usize,
+    /// Keys in memory that wait: past it, who adds others goes at the pace of the uploads.
+    pub waiting_limit: usize,
     /// For names of conflict copies.
     pub host: String,
     /// What is stored compressed.
@@ -353,6 +356,7 @@ impl Default for WriterConfig {
             parallel_files: 16,
             // Each holds one part (16 MiB and more) in memory.
             parallel_parts: 6,
+            waiting_limit: 131_072,
             host: "localhost".into(),
             rules: Arc::default(),
         }

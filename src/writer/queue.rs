@@ -93,6 +93,8 @@ pub struct Queue {
     pub outage: Outage,
     /// Who asks the bucket, and what arrives meanwhile.
     pub notes: Notes,
+    /// The landing that the last one waits for who found no room.
+    pub turns: u64,
     /// Callers of `drain`: everything is urgent.
     pub draining: usize,
     pub conflicts: u64,
@@ -153,6 +155,7 @@ impl Queue {
             burst: Burst::default(),
             outage: Outage::default(),
             notes: Notes::default(),
+            turns: 0,
             draining: 0,
             conflicts: 0,
             alarm: Alarm::default(),

@@ -8,6 +8,7 @@ mod flushed;
 mod ordering;
 mod parts;
 mod random;
+mod room;
 mod salvage;
 mod settling;
 

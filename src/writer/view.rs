@@ -14,6 +14,11 @@ impl Writer {
         self.shared.queue.lock().below(directory).any(|(_, entry)| entry.desired.content != Content::Absent)
     }
 
+    /// Something waits at or below `directory` (a marker key), be it a removal.
+    pub fn has_below(&self, directory: &Key) -> bool {
+        self.shared.queue.lock().below(directory).next().is_some()
+    }
+
     /// Keys below `directory` (its own marker included) that are wanted gone. Taken before the bucket is asked, it says of
     /// what the bucket shows what may have gone meanwhile.
     pub fn going_below(&self, directory: &Key) -> HashSet<Key> {

@@ -5,6 +5,7 @@ mod away;
 mod basics;
 mod copies;
 mod costs;
+mod crowd;
 mod fleet;
 mod gzip;
 mod hostile;

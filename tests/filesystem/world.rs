@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use mediafs::cache::{Cache, Limits};
 use mediafs::error::{Error, Result};
-use mediafs::fs::{Attr, Caller, Fs, FsConfig, Ino, Invalidate, Lookup, RenameFlags, SetAttr, WriteMode};
+use mediafs::fs::{Attr, Caller, Fs, FsConfig, IdleName, Ino, Invalidate, Lookup, RenameFlags, SetAttr, WriteMode};
 use mediafs::journal::{Content, Journal};
 use mediafs::media::Rules;
 use mediafs::reader::{Reader, ReaderConfig};
@@ -82,6 +82,9 @@ impl Invalidate for Told {
         let Some((ino, lookups)) = name.to_str().and_then(|name| self.kernel.took(parent, name)) else { return };
         let fs = self.fs.clone();
         tokio::spawn(async move { fs.upgrade().map(|fs| fs.forget(ino, lookups)) });
+    }
+    fn idle(&self, names: Vec<IdleName>) {
+        names.iter().for_each(|idle| self.entry(idle.parent, OsStr::new(&*idle.name)));
     }
     fn told(&self, _: Ino) -> Option<BoxFuture<'static, ()>> {
         None
@@ -154,6 +157,7 @@ pub struct Options {
     pub posix_metadata: bool,
     pub no_access_times: bool,
     pub listing_bytes: u64,
+    pub names_limit: usize,
     pub meanwhile: Option<Meanwhile>,
 }
 
@@ -172,6 +176,7 @@ impl Default for Options {
             posix_metadata: true,
             no_access_times: false,
             listing_bytes: 64 << 20,
+            names_limit: 100_000,
             meanwhile: None,
         }
     }
@@ -231,6 +236,7 @@ impl Bucket {
             timeout: options.timeout,
             passthrough_room_bytes: 0,
             listing_bytes: options.listing_bytes,
+            names_limit: options.names_limit,
             public_url_base: None,
             r2: options.folds_names,
             rules: Arc::clone(&options.rules),
@@ -323,7 +329,9 @@ impl World {
 
     pub async fn mkdir(&self, path: &str) -> Result<()> {
         let (parent, name) = self.walk(path).await?;
-        self.fs.mkdir(parent, OsStr::new(name), 0o755, ME).await.map(drop)
+        let made = self.fs.mkdir(parent, OsStr::new(name), 0o755, ME).await?;
+        self.forget(self.kernel.looked_up(parent, name, made.attr.ino));
+        Ok(())
     }
 
     pub async fn rmdir(&self, path: &str) -> Result<()> {

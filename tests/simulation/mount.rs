@@ -113,6 +113,7 @@ fn fs_config(settings: Settings) -> FsConfig {
         timeout: TIMEOUT,
         passthrough_room_bytes: 0,
         listing_bytes: 64 << 20,
+        names_limit: 100_000,
         public_url_base: None,
         r2: false,
         rules: rules(settings),

@@ -14,7 +14,13 @@ use crate::world::ME;
 
 impl Driver {
     pub async fn rare(&mut self) -> Checked {
-        match self.random.random_range(0..6) {
+        match self.random.random_range(0..7) {
+            6 => {
+                // As where there are far more names than may be in memory.
+                let names = self.random.random_range(0..40);
+                self.mount.world.fs.thin_out(names).await;
+                Ok(())
+            }
             0 => self.symlink().await,
             1 => self.copy().await,
             2 => self.zero().await,
