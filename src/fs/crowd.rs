@@ -1,6 +1,9 @@
 //! Bounds how many names are in memory, so that a walk through millions of files, or a robot that asks for names that aren't
 //! there, costs requests and not the host's memory.
 //!
+//! Above half of the limit those leave that would have to be asked for anyhow, which costs nothing. Above the limit others do,
+//! too: they cost a request each when somebody wants them again.
+//!
 //! The kernel keeps what it has looked up for as long as it has memory itself, and what it knows can't be forgotten here. So
 //! it is told to let go of what nobody uses there either; its FORGETs come a moment later.
 //!
@@ -11,10 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Fs, IdleName};
-use crate::namespace::{Ino, Inode, Namespace};
+use crate::namespace::{Directory, Ino, Inode, Known, Namespace};
 use crate::types::Key;
 
 /// Names looked at in one go, with the lock held: a few milliseconds.
@@ -23,7 +26,16 @@ const STRETCH: usize = 4_096;
 /// Between two rounds, in which the kernel's answers come; and at most, after rounds that led to nothing: files that wait for their
 /// upload are needed, and are many while many are saved.
 const REST: Duration = Duration::from_millis(250);
-const LONG_REST: Duration = Duration::from_secs(30);
+const LONG_REST: Duration = Duration::from_secs(5);
+
+/// So often what would have to be asked for anyhow is looked for, once the names are half as many as there may be.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// So many times the limit a directory may have while a program fills it.
+const FILLED: usize = 4;
+
+/// On a mount that alone writes its prefix, a listing counts as one of a moment ago for so long.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Somebody relies on all names of a directory being in memory.
 pub(super) struct Kept<'a>(&'a AtomicUsize);
@@ -43,7 +55,7 @@ impl Fs {
 
     /// There may be more names than there should be.
     pub(super) fn note_crowd(&self, names: &Namespace) {
-        if names.len() > self.config.names_limit {
+        if names.len() > self.config.names_limit / 2 {
             self.crowded.notify_one();
         }
     }
@@ -51,19 +63,24 @@ impl Fs {
     pub(super) fn watch_crowd(&self) {
         let (crowded, me) = (Arc::clone(&self.crowded), self.me.clone());
         tokio::spawn(async move {
-            let (mut rest, mut is_crowded) = (REST, false);
+            let (mut rest, mut was_swept, mut is_crowded) = (REST, None, false);
             loop {
                 if !is_crowded {
                     crowded.notified().await;
                 }
                 let Some(fs) = me.upgrade() else { return };
                 let (limit, before) = (fs.config.names_limit, fs.names_in_memory());
-                fs.thin_out(limit).await;
+                if before > limit {
+                    fs.thin_out(limit).await;
+                } else if was_swept.is_none_or(|at: Instant| at.elapsed() >= SWEEP) {
+                    fs.sweep(limit / 2).await;
+                    was_swept = Some(Instant::now());
+                }
                 drop(fs);
                 sleep(rest).await;
                 let Some(after) = me.upgrade().map(|fs| fs.names_in_memory()) else { return };
-                is_crowded = after > limit;
-                rest = if !is_crowded || after < before - before / 16 { REST } else { (rest * 2).min(LONG_REST) };
+                let led_nowhere = after > limit && after >= before - before / 16;
+                (rest, is_crowded) = (if led_nowhere { (rest * 2).min(LONG_REST) } else { REST }, after > limit);
             }
         });
     }
@@ -74,9 +91,32 @@ impl Fs {
     }
 
     /// Where there are more names than `limit`, has those that nobody needs leave memory until there are an eighth less: what was
-    /// used longest ago first.
+    /// used longest ago first. It is asked for again when somebody uses it.
     pub async fn thin_out(&self, limit: usize) {
+        // Of a wide directory that would be many questions, where all its names were listed a moment ago.
+        let is_spared = |node: &Directory| node.children.len() > limit / 8 && node.listed.is_some_and(|listed| self.is_fresh(listed));
+        self.forget_names(limit, is_spared, |_| false).await;
+    }
+
+    /// The same with those alone that would have to be asked for anyhow.
+    async fn sweep(&self, limit: usize) {
+        let is_spared = |node: &Directory| node.listed.is_some_and(|listed| self.is_fresh(listed));
+        let is_believed = |checked: Instant| self.config.exclusive || checked.elapsed() < self.config.negative_ttl;
+        let is_kept = |known: &Known<'_>| match known {
+            Known::Inode(inode, _) => inode.checked.is_some_and(|checked| self.is_fresh(checked)),
+            Known::Missing(checked) => is_believed(*checked),
+        };
+        self.forget_names(limit, is_spared, is_kept).await;
+    }
+
+    fn is_fresh(&self, checked: Instant) -> bool {
+        self.fresh_since().map_or(checked.elapsed() < FRESH, |since| checked >= since)
+    }
+
+    async fn forget_names(&self, limit: usize, is_spared: impl Fn(&Directory) -> bool, is_kept: impl Fn(&Known<'_>) -> bool) {
         let target = limit - limit / 8;
+        // That new names are new is seen from the names that are known.
+        let is_filled = |node: &Directory| node.is_filling(Instant::now()) && node.children.len() < FILLED * limit.max(1);
         let (directories, mut excess) = {
             let names = self.names.lock();
             // While nobody can be asked, what is known is all that there is.
@@ -90,10 +130,15 @@ impl Fs {
             loop {
                 let thinned = {
                     let mut names = self.names.lock();
-                    if !self.may_forget_in(directory) {
+                    if !self.may_forget_in(directory) || names.directory(directory).is_none_or(|node| is_spared(node) || is_filled(node)) {
                         break;
                     }
-                    names.thin_out(directory, after.as_ref(), (STRETCH, excess), |inode, key| self.is_needed(inode, key))
+                    let is_needed = |known: Known<'_>| match known {
+                        _ if is_kept(&known) => true,
+                        Known::Inode(inode, key) => self.is_needed(inode, key),
+                        Known::Missing(_) => false,
+                    };
+                    names.thin_out(directory, after.as_ref(), (STRETCH, excess), is_needed)
                 };
                 excess -= thinned.done;
                 self.tell_to_forget(directory, thinned.known_to_kernel);

@@ -7,9 +7,19 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::inode::{Child, Ino, Inode, Node, ROOT};
 use super::tree::Namespace;
 use crate::types::Key;
+
+/// What is known of a name.
+pub enum Known<'a> {
+    /// Under this key.
+    Inode(&'a Inode, &'a Key),
+    /// The bucket had nothing of that name then.
+    Missing(Instant),
+}
 
 /// What became of a stretch of a directory's names.
 #[derive(Default)]
@@ -45,7 +55,7 @@ impl Namespace {
         directory: Ino,
         after: Option<&Arc<str>>,
         (most, excess): (usize, usize),
-        is_needed: impl Fn(&Inode, &Key) -> bool,
+        is_needed: impl Fn(Known<'_>) -> bool,
     ) -> Thinned {
         let (Some(key), Some(node)) = (self.key(directory), self.directory(directory)) else { return Thinned::default() };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -59,6 +69,7 @@ impl Namespace {
             }
             let ino = match child {
                 Child::Inode(ino) => ino,
+                Child::Missing(checked) if is_needed(Known::Missing(checked)) => continue,
                 Child::Missing(_) => {
                     self.unlink(directory, &name);
                     thinned.done += 1;
@@ -68,7 +79,7 @@ impl Namespace {
             self.let_go(ino);
             let Some(inode) = self.get_mut(ino) else { continue };
             let own = if inode.is_directory() { key.child(&name).as_directory() } else { key.child(&name) };
-            if !inode.is_idle_as(&own) || is_needed(inode, &own) {
+            if !inode.is_idle_as(&own) || is_needed(Known::Inode(inode, &own)) {
                 continue;
             }
             thinned.done += 1;

@@ -24,6 +24,7 @@ pub mod xattrs;
 #[cfg(test)]
 mod tests;
 
+pub use crowd::Known;
 pub use inode::{Child, Directory, File, Ino, Inode, Modified, Node, ROOT, Symlink, Tail};
 pub use remote::{Absorbed, Seen};
 pub use times::AccessNote;

@@ -187,7 +187,12 @@ fn an_inode_lives_as_long_as_anybody_uses_it() {
 fn thin_out(names: &mut Namespace, directory: Ino, excess: usize, needed: Option<Ino>) -> Vec<Ino> {
     let (mut known_to_kernel, mut after, mut done) = (Vec::new(), None, 0);
     loop {
-        let thinned = names.thin_out(directory, after.as_ref(), (7, excess - done), |inode, _| Some(inode.ino) == needed);
+        let thinned = names.thin_out(
+            directory,
+            after.as_ref(),
+            (7, excess - done),
+            |known| matches!(known, Known::Inode(inode, _) if Some(inode.ino) == needed),
+        );
         done += thinned.done;
         known_to_kernel.extend(thinned.known_to_kernel.iter().map(|(_, ino)| *ino));
         after = thinned.next;

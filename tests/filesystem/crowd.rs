@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mediafs::error::Error;
 use mediafs::store::Operation;
+use mediafs::store::fault::{Fault, Rule};
 use tokio::time::sleep;
 
 use crate::world::{Bucket, Options, World, requests};
@@ -40,6 +41,7 @@ async fn rest(mount: &World, handle: u64, mut cookie: u64) -> usize {
 
 /// Everything that may leave does: a directory after what is in it.
 async fn all_leave(mount: &World) {
+    sleep(Duration::from_secs(11)).await;
     for _ in 0..3 {
         mount.fs.thin_out(0).await;
         sleep(Duration::from_millis(10)).await;
@@ -88,33 +90,109 @@ async fn names_that_are_not_there_take_no_more_room_either() {
 async fn what_somebody_uses_stays() {
     let bucket = Bucket::new();
     fill(&bucket, 4).await;
+    bucket.faults.add(Rule::on(Operation::PutObject).fault(Fault::Latency(Duration::from_secs(30))));
     let mount = bucket.mount();
     let open = mount.open("00/01.jpg", libc::O_RDONLY).await.unwrap();
     mount.save("00/new.jpg", b"not sent yet").await.unwrap();
     mount.mkdir("made").await.unwrap();
-    let handle = opendir(&mount, "01").await;
-    let first = mount.fs.readdir(handle, 0, true).await.unwrap()[..10].to_vec();
-    let listed = mount.counts.of(Operation::ListObjectsV2);
+    sleep(Duration::from_secs(11)).await;
     mount.fs.thin_out(0).await;
     sleep(Duration::from_millis(10)).await;
-    assert_eq!(mount.counts.of(Operation::PutObject), 0);
-    assert_eq!(rest(&mount, handle, first.last().unwrap().next).await, WIDTH + 2 - 10);
-    // Which was of no use: names of an open directory need not be listed again within the TTL.
-    let again = opendir(&mount, "01").await;
-    assert_eq!(rest(&mount, again, 0).await, WIDTH + 2);
-    assert_eq!(mount.counts.of(Operation::ListObjectsV2), listed);
+    assert_eq!(mount.fs.names_in_memory(), 5, "the root, two directories, two files");
     assert_eq!(mount.read_handle(open, 0, 10).await.unwrap(), b"1");
     assert_eq!(mount.read("00/new.jpg").await.unwrap(), b"not sent yet");
-    assert!(mount.stat("made").await.unwrap().ino > 0);
-    mount.settle().await;
+    assert!(mount.exists("made").await);
+    assert!(!bucket.keys().contains(&"00/new.jpg".to_owned()));
     mount.close(open).await.unwrap();
+    mount.settle().await;
     // Saved here, and gone from memory: the bucket has it, and the cache its bytes.
-    mount.fs.releasedir(handle);
-    mount.fs.releasedir(again);
     all_leave(&mount).await;
     let before = mount.counts.of(Operation::GetObject);
     assert_eq!(mount.read("00/new.jpg").await.unwrap(), b"not sent yet");
     assert_eq!(mount.counts.of(Operation::GetObject), before);
+}
+
+/// It was used longest ago, but somebody is in the midst of it.
+#[tokio::test(start_paused = true)]
+async fn names_of_an_open_directory_stay() {
+    let bucket = Bucket::new();
+    fill(&bucket, 10).await;
+    let mount = bucket.mount();
+    let handle = opendir(&mount, "00").await;
+    let first = mount.fs.readdir(handle, 0, true).await.unwrap()[..10].to_vec();
+    for at in 1..10 {
+        let other = opendir(&mount, &format!("{at:02}")).await;
+        assert_eq!(rest(&mount, other, 0).await, WIDTH + 2);
+        mount.fs.releasedir(other);
+    }
+    mount.fs.thin_out(8 * WIDTH).await;
+    assert!(mount.fs.names_in_memory() < 8 * WIDTH);
+    let before = requests(&mount);
+    assert_eq!(rest(&mount, handle, first.last().unwrap().next).await, WIDTH + 2 - 10);
+    let again = opendir(&mount, "00").await;
+    assert_eq!(rest(&mount, again, 0).await, WIDTH + 2);
+    assert_eq!(requests(&mount), before);
+}
+
+async fn stat_all(mount: &World) {
+    for at in 0..WIDTH {
+        mount.stat(&path(at)).await.unwrap();
+    }
+}
+
+/// Each of its names would be a question of its own.
+#[tokio::test(start_paused = true)]
+async fn a_wide_directory_that_was_just_listed_stays_until_that_is_old() {
+    let bucket = Bucket::new();
+    fill(&bucket, 1).await;
+    let mount = bucket.mount_with(Options { names_limit: 20, ..Options::default() });
+    let handle = opendir(&mount, "00").await;
+    rest(&mount, handle, 0).await;
+    mount.fs.releasedir(handle);
+    stat_all(&mount).await;
+    sleep(Duration::from_secs(8)).await;
+    let before = requests(&mount);
+    stat_all(&mount).await;
+    assert_eq!((requests(&mount), mount.fs.names_in_memory()), (before, WIDTH + 2));
+    sleep(Duration::from_secs(15)).await;
+    assert!(mount.fs.names_in_memory() <= 20, "{}", mount.fs.names_in_memory());
+}
+
+/// What has to be asked for anyhow goes before it is too much; what need not, stays.
+#[tokio::test(start_paused = true)]
+async fn above_half_of_the_limit_what_is_old_goes() {
+    let bucket = Bucket::new();
+    fill(&bucket, 4).await;
+    let mount = bucket.mount_with(Options { names_limit: 300, ..Options::default() });
+    stat_all(&mount).await;
+    sleep(Duration::from_secs(11)).await;
+    for at in WIDTH..4 * WIDTH {
+        mount.stat(&path(at)).await.unwrap();
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(mount.fs.names_in_memory(), 3 * WIDTH + 4, "the first directory");
+    let before = requests(&mount);
+    for at in WIDTH..4 * WIDTH {
+        mount.stat(&path(at)).await.unwrap();
+    }
+    assert_eq!(requests(&mount), before);
+}
+
+/// Otherwise each new name would have to be asked for.
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_is_being_filled_stays() {
+    let bucket = Bucket::new();
+    let mount = bucket.mount_with(Options { names_limit: 700, ..Options::default() });
+    mount.mkdir("d").await.unwrap();
+    for at in 0..2_500 {
+        mount.save(&format!("d/{at:04}"), b"x").await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+    let asked = mount.counts.of(Operation::HeadObject) + mount.counts.of(Operation::ListObjectsV2);
+    assert!(asked < 150, "a LIST or two a second: {:?}", requests(&mount));
+    mount.settle().await;
+    sleep(Duration::from_secs(30)).await;
+    assert!(mount.fs.names_in_memory() <= 700, "{}", mount.fs.names_in_memory());
 }
 
 /// A directory that was made here is known to hold nothing else, until names leave.
@@ -122,19 +200,28 @@ async fn what_somebody_uses_stays() {
 async fn what_left_a_directory_that_was_made_here_is_asked_for() {
     let bucket = Bucket::new();
     let mount = bucket.mount();
-    mount.mkdir("d").await.unwrap();
-    for at in 0..30 {
-        mount.save(&format!("d/{at:02}"), b"x").await.unwrap();
+    for at in 0..320 {
+        if at % 16 == 0 {
+            mount.mkdir(&format!("{:02}", at / 16)).await.unwrap();
+        }
+        mount.save(&format!("{:02}/{at}", at / 16), b"x").await.unwrap();
     }
     mount.settle().await;
-    mount.fs.thin_out(20).await;
+    sleep(Duration::from_secs(3)).await;
+    mount.fs.thin_out(150).await;
     sleep(Duration::from_millis(10)).await;
-    assert!(mount.fs.names_in_memory() < 20);
-    for at in 0..30 {
-        assert!(mount.exists(&format!("d/{at:02}")).await, "{at}");
+    assert!(mount.fs.names_in_memory() < 150);
+    for at in 0..10 {
+        mount.save(&format!("00/new-{at}"), b"x").await.unwrap();
     }
-    let ino = mount.stat("d").await.unwrap().ino;
-    assert!(matches!(mount.fs.rmdir(1, OsStr::new("d")).await, Err(Error::NotEmpty)), "{ino}");
+    for at in 0..320 {
+        assert!(mount.exists(&format!("{:02}/{at}", at / 16)).await, "{at}");
+    }
+    mount.fs.thin_out(150).await;
+    sleep(Duration::from_millis(10)).await;
+    for at in 0..20 {
+        assert!(matches!(mount.fs.rmdir(1, OsStr::new(&format!("{at:02}"))).await, Err(Error::NotEmpty)), "{at}");
+    }
 }
 
 /// The rename learns all that is below, and then waits for headers: what it learned stays.
@@ -143,9 +230,9 @@ async fn a_directory_moves_whole_whatever_leaves_memory_meanwhile() {
     let bucket = Bucket::new();
     fill(&bucket, 1).await;
     let mount = bucket.mount_with(Options { names_limit: 0, ..Options::default() });
-    let fault = mediafs::store::fault::Fault::Latency(Duration::from_secs(1));
-    bucket.faults.add(mediafs::store::fault::Rule::on(Operation::HeadObject).fault(fault.clone()));
-    bucket.faults.add(mediafs::store::fault::Rule::on(Operation::ListObjectsV2).fault(fault));
+    for asks in [Operation::HeadObject, Operation::ListObjectsV2] {
+        bucket.faults.add(Rule::on(asks).fault(Fault::Latency(Duration::from_secs(1))));
+    }
     let moving = mount.rename("00", "moved");
     tokio::pin!(moving);
     loop {
