@@ -78,7 +78,11 @@ impl Fs {
     }
 
     pub(super) fn require_directory(&self, ino: Ino) -> Result<()> {
-        if self.names.lock().get(ino).is_some_and(Inode::is_directory) { Ok(()) } else { Err(Error::NotDirectory) }
+        if self.is_directory(ino) { Ok(()) } else { Err(Error::NotDirectory) }
+    }
+
+    pub(super) fn is_directory(&self, ino: Ino) -> bool {
+        self.names.lock().get(ino).is_some_and(Inode::is_directory)
     }
 
     /// Nothing is left below: neither what is wanted nor what the bucket showed. Its listing must be fresh.

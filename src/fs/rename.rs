@@ -71,13 +71,14 @@ impl Fs {
         }
         let (name, to_name) = (self.name(name)?, self.name(to_name)?);
         self.check_storable(to, &to_name).await?;
-        let _kept = self.keep_names();
         for _ in 0..super::RACES {
+            let kept = self.keep_names();
             let from = self.resolve(parent, &name, self.fresh_since()).await?.ok_or(Error::NotFound)?;
             let target = self.resolve(to, &to_name, self.fresh_since()).await?;
             if target == Some(from) {
                 return Ok(());
             }
+            let _kept = Some(kept).filter(|_| self.is_directory(from) || target.is_some_and(|target| self.is_directory(target)));
             // Hidden keys move with their directory too, so they are planned from what the listing showed.
             let mut hidden = self.prepare(from, true).await?;
             if let Some(target) = target {
@@ -112,7 +113,7 @@ impl Fs {
 
     /// Learns what a rename has to know of a directory: all below it where it moves, whether it is empty where it goes.
     async fn prepare(&self, ino: Ino, moves: bool) -> Result<Vec<Hidden>> {
-        if !self.names.lock().get(ino).is_some_and(Inode::is_directory) {
+        if !self.is_directory(ino) {
             return Ok(Vec::new());
         }
         if moves {

@@ -20,9 +20,6 @@ const FUSE_NOTIFY_PRUNE: i32 = 9;
 const HEADER_BYTES: usize = 16;
 const PRUNE_BYTES: usize = 16;
 
-/// What the kernel takes from one notification at a time.
-const BATCH: usize = 512;
-
 pub(super) struct Idle {
     device: File,
     is_known: AtomicBool,
@@ -33,23 +30,21 @@ impl Idle {
         Self { device: device.into(), is_known: AtomicBool::new(true) }
     }
 
-    pub fn forget(&self, notifier: &Notifier, names: &[IdleName]) -> io::Result<()> {
-        for batch in names.chunks(BATCH) {
-            if self.is_known.load(Ordering::Relaxed) {
-                let inodes: Vec<Ino> = batch.iter().map(|idle| idle.ino).collect();
-                match self.send(&inodes) {
-                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.is_known.store(false, Ordering::Relaxed),
-                    sent => {
-                        sent?;
-                        continue;
-                    }
-                }
-            }
-            for idle in batch.iter().filter(|idle| !idle.is_directory) {
-                notifier.inval_entry(INodeNo(idle.parent), (*idle.name).as_ref())?;
+    /// All of `names` at once, or the first one alone: telling of one name may take as long as a look-up in its directory does,
+    /// and other notices wait meanwhile. Returns how many it was.
+    pub fn forget(&self, notifier: &Notifier, names: &[IdleName]) -> io::Result<usize> {
+        if self.is_known.load(Ordering::Relaxed) {
+            let inodes: Vec<Ino> = names.iter().map(|idle| idle.ino).collect();
+            match self.send(&inodes) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.is_known.store(false, Ordering::Relaxed),
+                sent => return sent.map(|()| names.len()),
             }
         }
-        Ok(())
+        let Some(idle) = names.first() else { return Ok(0) };
+        if !idle.is_directory {
+            notifier.inval_entry(INodeNo(idle.parent), (*idle.name).as_ref())?;
+        }
+        Ok(1)
     }
 
     fn send(&self, inodes: &[Ino]) -> io::Result<()> {

@@ -25,7 +25,8 @@ pub(super) trait Kernel: Send + 'static {
     fn forget_inode(&self, ino: Ino) -> io::Result<()>;
     fn forget_attributes(&self, ino: Ino) -> io::Result<()>;
     fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()>;
-    fn forget_idle(&self, names: &[IdleName]) -> io::Result<()>;
+    /// Returns how many of them it was told of, in one stroke.
+    fn forget_idle(&self, names: &[IdleName]) -> io::Result<usize>;
 }
 
 pub(super) struct Device {
@@ -48,7 +49,7 @@ impl Kernel for Device {
         self.notifier.inval_entry(fuser::INodeNo(parent), name)
     }
 
-    fn forget_idle(&self, names: &[IdleName]) -> io::Result<()> {
+    fn forget_idle(&self, names: &[IdleName]) -> io::Result<usize> {
         self.idle.forget(&self.notifier, names)
     }
 }
@@ -58,14 +59,18 @@ enum Notice {
     Inode(Ino),
     Attributes(Ino),
     Entry(Ino, OsString),
-    Idle(Vec<IdleName>),
 }
+
+/// Names that the kernel is told of in one stroke, where it can be.
+const IDLE_BATCH: usize = 512;
 
 /// Notices in the order of their arrival, each once.
 #[derive(Default)]
 struct Queue {
     order: VecDeque<Notice>,
     waiting: HashSet<Notice>,
+    /// What may be forgotten. It comes after all that is wrong, which programs may wait for.
+    idle: VecDeque<IdleName>,
     /// On its way to the kernel.
     leaving: Option<Notice>,
     closed: bool,
@@ -140,7 +145,8 @@ impl Invalidate for Notices {
     }
 
     fn idle(&self, names: Vec<IdleName>) {
-        self.push(Notice::Idle(names));
+        self.0.queue.lock().idle.extend(names);
+        self.0.arrived.notify_one();
     }
 
     fn told(&self, ino: Ino) -> Option<BoxFuture<'static, ()>> {
@@ -163,12 +169,23 @@ impl Invalidate for Notices {
 }
 
 fn deliver(shared: &Shared, kernel: &impl Kernel) {
-    while let Some(notice) = next(shared) {
+    while let Some(turn) = next(shared) {
+        let notice = match turn {
+            Turn::Notice(notice) => notice,
+            Turn::Idle(names) => {
+                let told = kernel.forget_idle(&names).unwrap_or_else(|error| {
+                    debug!(%error, "the kernel did not take what it may forget");
+                    names.len()
+                });
+                let mut queue = shared.queue.lock();
+                names.into_iter().skip(told.max(1)).rev().for_each(|name| queue.idle.push_front(name));
+                continue;
+            }
+        };
         let sent = match &notice {
             Notice::Inode(ino) => kernel.forget_inode(*ino),
             Notice::Attributes(ino) => kernel.forget_attributes(*ino),
             Notice::Entry(parent, name) => kernel.forget_entry(*parent, name),
-            Notice::Idle(names) => kernel.forget_idle(names),
         };
         if let Err(error) = sent {
             // The kernel forgets all by itself when the mount ends; nothing else fails here but a kernel without the call.
@@ -179,11 +196,20 @@ fn deliver(shared: &Shared, kernel: &impl Kernel) {
     }
 }
 
-fn next(shared: &Shared) -> Option<Notice> {
+enum Turn {
+    Notice(Notice),
+    Idle(Vec<IdleName>),
+}
+
+fn next(shared: &Shared) -> Option<Turn> {
     let mut queue = shared.queue.lock();
     loop {
         if let Some(notice) = queue.pop() {
-            return Some(notice);
+            return Some(Turn::Notice(notice));
+        }
+        if !queue.closed && !queue.idle.is_empty() {
+            let batch = queue.idle.len().min(IDLE_BATCH);
+            return Some(Turn::Idle(queue.idle.drain(..batch).collect()));
         }
         if queue.closed {
             return None;
@@ -226,8 +252,10 @@ mod tests {
             self.take(Notice::Entry(parent, name.to_owned()))
         }
 
-        fn forget_idle(&self, names: &[IdleName]) -> io::Result<()> {
-            self.take(Notice::Idle(names.to_vec()))
+        /// Name by name, as a kernel before Linux 6.18.
+        fn forget_idle(&self, names: &[IdleName]) -> io::Result<usize> {
+            self.take(Notice::Entry(names[0].parent, (*names[0].name).into()))?;
+            Ok(1)
         }
     }
 
@@ -252,6 +280,22 @@ mod tests {
         let after: Vec<Notice> = (0..3).map(|_| reports.recv_timeout(LONG).expect("notice")).collect();
         assert_eq!(after, [Notice::Inode(1), Notice::Entry(1, "a".into()), Notice::Inode(2)]);
         assert_eq!(notices.0.queue.lock().order.len(), 0);
+    }
+
+    #[test]
+    fn what_is_wrong_comes_before_what_may_be_forgotten() {
+        let (seen, reports) = mpsc::channel();
+        let (go, leave) = mpsc::channel();
+        let notices = Notices::start(Slow { seen, leave: Mutex::new(leave) }).expect("thread");
+        let idle = |ino| IdleName { ino, parent: 1, name: Arc::from(ino.to_string()), is_directory: false };
+        notices.idle(vec![idle(7), idle(8), idle(9)]);
+        assert_eq!(reports.recv_timeout(LONG), Ok(Notice::Entry(1, "7".into())));
+        notices.inode(1);
+        for _ in 0..4 {
+            go.send(()).expect("thread lives");
+        }
+        let after: Vec<Notice> = (0..3).map(|_| reports.recv_timeout(LONG).expect("notice")).collect();
+        assert_eq!(after, [Notice::Inode(1), Notice::Entry(1, "8".into()), Notice::Entry(1, "9".into())]);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mediafs::error::Error;
 use mediafs::store::Operation;
 use mediafs::store::fault::{Fault, Rule};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::world::{Bucket, Options, World, requests};
 
@@ -176,6 +176,24 @@ async fn above_half_of_the_limit_what_is_old_goes() {
         mount.stat(&path(at)).await.unwrap();
     }
     assert_eq!(requests(&mount), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_saves_more_than_may_wait_goes_at_the_pace_of_the_uploads() {
+    let bucket = Bucket::new();
+    bucket.faults.add(Rule::on(Operation::PutObject).fault(Fault::Latency(Duration::from_secs(1))));
+    let mount = bucket.mount_with(Options { waiting_limit: 10, ..Options::default() });
+    let begun = Instant::now();
+    for at in 0..10 {
+        mount.save(&at.to_string(), b"x").await.unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_millis(10));
+    for at in 10..80 {
+        mount.save(&at.to_string(), b"x").await.unwrap();
+    }
+    // Sixteen at a time, a second each.
+    assert!(begun.elapsed() > Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(mount.writer.backlog().dirty_files <= 10 + 16);
 }
 
 /// Otherwise each new name would have to be asked for.

@@ -158,6 +158,7 @@ pub struct Options {
     pub no_access_times: bool,
     pub listing_bytes: u64,
     pub names_limit: usize,
+    pub waiting_limit: usize,
     pub meanwhile: Option<Meanwhile>,
 }
 
@@ -177,6 +178,7 @@ impl Default for Options {
             no_access_times: false,
             listing_bytes: 64 << 20,
             names_limit: 100_000,
+            waiting_limit: 100_000,
             meanwhile: None,
         }
     }
@@ -215,6 +217,7 @@ impl Bucket {
             on_conflict: options.on_conflict,
             through,
             host: options.host.into(),
+            waiting_limit: options.waiting_limit,
             rules: Arc::clone(&options.rules),
             ..WriterConfig::default()
         };
