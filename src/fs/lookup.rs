@@ -273,6 +273,11 @@ impl Fs {
         if let Some(ino) = names.child(parent, name).filter(|ino| names.get(*ino).is_some_and(|inode| !inode.is_directory())) {
             return Ok(ino);
         }
+        self.make_local(names, parent, name, desired)
+    }
+
+    /// A new inode for what is wanted under that name, in the place of what hung there.
+    pub(super) fn make_local(&self, names: &mut Namespace, parent: Ino, name: &Arc<str>, desired: &Desired) -> Result<Ino> {
         let modified = Some(Modified::About(desired.since));
         let headers = desired.headers();
         let is_link = headers.as_ref().is_some_and(attributes::is_symlink);

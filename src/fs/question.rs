@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Fs, MARKER};
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::journal::Content;
+use crate::journal::{Content, Desired};
 use crate::namespace::{Absorbed, Ino, Inode, Namespace, Node, Seen, WatchId, attributes, keys};
 use crate::store::{ErrorKind, ListRequest, Pages, multipart_count};
 use crate::types::{ETag, Key, ListedObject, ObjectHeaders, ObjectInfo, Version};
@@ -366,9 +366,10 @@ impl Fs {
     /// that, and until then what was known of the source last holds, or the defaults.
     async fn ask_copy(&self, ino: Ino, key: &Key) -> Result<()> {
         let copy = self.head(key).await?.filter(|copy| self.shows_bytes(ino, &copy.etag)).map(|copy| (copy.etag, copy.headers));
-        if let Some(headers) = self.writer.pending(key).and_then(|desired| desired.headers()) {
-            self.set_headers(ino, headers);
-            return Ok(());
+        if let Some(desired) = self.writer.pending(key)
+            && let Some(headers) = desired.headers()
+        {
+            return self.take_wanted(ino, &desired, headers);
         }
         let shown = self.names.lock().get(ino).and_then(Inode::version).cloned();
         match (copy.or_else(|| self.last_learned(ino)), shown) {
@@ -411,6 +412,22 @@ impl Fs {
                 self.set_headers_of(ino, &version.etag, headers);
             }
         }
+    }
+
+    /// What the writer has kept for something that waits: only that tells here that it is a link.
+    fn take_wanted(&self, ino: Ino, desired: &Desired, headers: ObjectHeaders) -> Result<()> {
+        let mut names = self.names.lock();
+        let is_unknown = |inode: &&Inode| !inode.known && !matches!(inode.node, Node::Symlink(_));
+        match names.get(ino).filter(is_unknown).and_then(|inode| inode.place.clone()) {
+            Some((parent, name)) if attributes::is_symlink(&headers) => {
+                self.make_local(&mut names, parent, &name, desired)?;
+            }
+            _ => {
+                drop(names);
+                self.set_headers(ino, headers);
+            }
+        }
+        Ok(())
     }
 
     fn set_headers_of(&self, ino: Ino, etag: &ETag, headers: ObjectHeaders) {

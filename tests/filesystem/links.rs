@@ -224,6 +224,37 @@ async fn a_link_whose_target_was_taken_here_is_one_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_exchanged_links_are_links_after_a_restart_while_one_waits() {
+    let fail = |operation| Rule::on(operation).fault(Fault::Error(ErrorKind::Unavailable));
+    let bucket = Bucket::new();
+    let mount = bucket.mount();
+    for (name, target) in [("a", "to/a"), ("b", "to/b")] {
+        mount.fs.symlink(ROOT, name.as_ref(), target.as_ref(), ME).await.unwrap();
+    }
+    mount.settle().await;
+    for operation in [Operation::CopyObject, Operation::GetObject, Operation::PutObject] {
+        bucket.faults.add(fail(operation));
+    }
+    mount.rename_with("a", "b", RenameFlags { exchange: true, no_replace: false }).await.unwrap();
+    let next = bucket.mount_in(mount.crashed(), Options::default());
+    // Names alone don't tell links from files.
+    assert_eq!(next.names("").await.unwrap(), ["a", "b"]);
+    bucket.faults.clear();
+    bucket.faults.add(fail(Operation::PutObject));
+    // One target is taken here and can't go up; the other is copied over the object that the first one came from.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(next.cache.usage().dirty_bytes > 0, "nothing was taken");
+    for (name, target) in [("a", "to/b"), ("b", "to/a")] {
+        let attr = next.stat(name).await.unwrap();
+        assert_eq!(attr.kind, Kind::Symlink, "{name}");
+        assert_eq!(next.fs.readlink(attr.ino).await.unwrap(), target.as_bytes());
+    }
+    bucket.faults.clear();
+    next.settle().await;
+    assert_eq!((bucket.get("a").unwrap(), bucket.get("b").unwrap()), (b"to/b".to_vec(), b"to/a".to_vec()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_link_that_changes_owner_before_word_of_its_exchange_came_gets_it() {
     let bucket = Bucket::new();
     let done = Arc::new(AtomicBool::new(false));
