@@ -86,7 +86,7 @@ impl Fs {
         self.writable()?;
         self.take_news_of(ino)?;
         if let Some(size) = set.size {
-            self.know_headers(ino).await?;
+            self.require_headers(ino).await?;
             self.truncate(ino, size).await?;
         }
         // chown(2) to nobody else comes as a change of nothing, which moves the time of the last change too.
@@ -94,6 +94,7 @@ impl Fs {
         if changes_attributes && self.config.posix_metadata {
             if self.needs_headers(ino)? {
                 self.revalidate(ino).await?;
+                self.require_headers(ino).await?;
             }
             self.change_attributes(ino, &set)?;
         }
@@ -101,7 +102,7 @@ impl Fs {
     }
 
     /// A copy onto itself replaces all headers, so they must be known first.
-    fn needs_headers(&self, ino: Ino) -> Result<bool> {
+    pub(super) fn needs_headers(&self, ino: Ino) -> Result<bool> {
         let names = self.names.lock();
         let inode = names.get(ino).ok_or(Error::NotFound)?;
         Ok(!inode.known && inode.place.is_some())

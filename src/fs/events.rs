@@ -99,14 +99,17 @@ impl Events for Fs {
         inode.checked = Some(Instant::now());
         // Changed since, they are newer here.
         let is_newer = self.writer.pending(&version.key).is_some();
-        let headers = headers.filter(|_| clean && !is_newer);
-        if let Some(headers) = headers {
+        let headers = headers.filter(|_| clean && !is_newer).cloned();
+        if let Some(headers) = &headers {
             inode.set_headers(headers.clone());
         }
+        // A copy that says nothing has those of its source: as known here, if they are.
+        let is_same = matches!(content, Content::CopyOf(_)) && clean && !is_newer && inode.known;
+        let headers = headers.or_else(|| is_same.then(|| inode.headers()));
         names.let_go(ino);
         drop(names);
         if let Some(headers) = headers {
-            self.learn(version, last_modified, headers);
+            self.learn_own(version, last_modified, &headers);
         }
     }
 

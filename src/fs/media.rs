@@ -5,7 +5,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::Fs;
 use super::question::{Ask, Question};
 use crate::cache::LocalFile;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::media::{self, Header, gzip};
 use crate::namespace::{Ino, Inode, Namespace, Node, attributes};
 use crate::store::metadata_bytes;
@@ -20,7 +20,7 @@ pub(super) const QUESTIONS_AT_ONCE: usize = 16;
 
 impl Fs {
     /// Makes sure that the inode's headers are those of its object. Costs nothing where they are known; in an outage what
-    /// is remembered will do.
+    /// is remembered will do, or the defaults.
     pub(super) async fn know_headers(&self, ino: Ino) -> Result<()> {
         for _ in 0..super::RACES {
             let question = {
@@ -34,6 +34,12 @@ impl Fs {
             }
         }
         Ok(())
+    }
+
+    /// The same for a change, which would replace what isn't known. Errors: `Timeout` in an outage that leaves the defaults.
+    pub(super) async fn require_headers(&self, ino: Ino) -> Result<()> {
+        self.know_headers(ino).await?;
+        if self.outage.is_on() && self.needs_headers(ino)? { Err(Error::Timeout) } else { Ok(()) }
     }
 
     /// Whether the metadata of this object has to be known before its attributes can be told: they are in there, or its

@@ -193,21 +193,20 @@ impl Fs {
         }
     }
 
-    /// Whether all that a look-up tells of an inode is known. In an outage, what was learned of its version last will do.
+    /// Whether all that a look-up tells of an inode is known. In an outage, what was learned of its version last will do, and
+    /// of what the cache holds the defaults: enough to read it, and not known for that.
     fn is_usable(&self, names: &mut Namespace, ino: Ino) -> bool {
         let asks = self.asks_headers(names, ino);
         let Some(inode) = names.get_mut(ino) else { return false };
-        if inode.known || inode.is_directory() || !asks {
+        if inode.known || inode.is_directory() {
             return true;
         }
-        let Some(version) = inode.version().cloned().filter(|_| self.outage.is_on()) else { return false };
-        let learned = self.journal.last_headers(&version.key, &version.etag).map(|(_, headers)| headers);
-        let cached = || self.cached().get(&version.key) == Some(&version);
-        match learned.or_else(|| cached().then(Default::default)) {
-            Some(headers) => inode.take_headers_of(&version.etag, headers),
-            None => return false,
+        let Some(version) = inode.version().cloned().filter(|_| self.outage.is_on()) else { return !asks };
+        if let Some((_, headers)) = self.journal.last_headers(&version.key, &version.etag) {
+            inode.take_headers_of(&version.etag, headers);
+            return true;
         }
-        true
+        !asks || self.cached().get(&version.key) == Some(&version)
     }
 
     fn cached(&self) -> Arc<BTreeMap<Key, Version>> {
@@ -230,12 +229,13 @@ impl Fs {
             names.absorb(parent, name, Seen::Directory, now, clock::now()).ino
         } else {
             let version = cached.get(key).filter(|version| is_held(version))?.clone();
+            let learned = self.journal.last_headers(&version.key, &version.etag);
             let (modified, headers) =
-                self.journal.last_headers(&version.key, &version.etag).unwrap_or_else(|| (clock::now(), Default::default()));
-            names.absorb(parent, name, Seen::Object { version, modified, headers: Some(Box::new(headers)) }, now, clock::now()).ino
+                learned.map_or_else(|| (clock::now(), None), |(modified, headers)| (modified, Some(Box::new(headers))));
+            names.absorb(parent, name, Seen::Object { version, modified, headers }, now, clock::now()).ino
         };
         if let Some(inode) = names.get_mut(inode) {
-            inode.known = true;
+            inode.known |= inode.is_directory();
             inode.checked = None;
         }
         Some(inode)

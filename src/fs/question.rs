@@ -459,6 +459,13 @@ impl Fs {
         }
     }
 
+    /// The same of what went up from here, `stored` then by this host's clock.
+    pub(super) fn learn_own(&self, version: &Version, stored: SystemTime, headers: &ObjectHeaders) {
+        if let Err(error) = self.journal.learn_own(version, stored, headers) {
+            tracing::warn!(%error, "can't keep learned attributes");
+        }
+    }
+
     pub(super) fn learned(&self, object: &ListedObject) -> Option<ObjectHeaders> {
         self.journal.headers(&object.key, &object.etag, object.last_modified).unwrap_or_else(|error| {
             tracing::warn!(%error, "can't read learned attributes");

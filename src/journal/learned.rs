@@ -16,8 +16,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::error::Result;
-use crate::types::{ETag, Key, ObjectHeaders};
+use crate::types::{ETag, Key, ObjectHeaders, Version};
 
+use super::Journal;
 use super::database::{connect, explain, open, transaction};
 use super::make::{index_of, log_of, remove};
 use super::seal::seal;
@@ -32,18 +33,44 @@ const BATCH: usize = 256;
 /// So long before the newest row a power cut may have brought an older row of one version back, to the store's clock.
 const DOUBTED: Duration = Duration::from_secs(600);
 
+/// How far the store's clock may be from ours, with the time that an answer takes, for a version of ours to be recognised. Of
+/// what took longer the bucket is asked.
+const ABOUT: Duration = Duration::from_secs(5);
+
 const FILE: &str = "attributes.sqlite";
 
 /// Of the tables below; a file of another version is thrown away.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "CREATE TABLE learned (
-    key TEXT NOT NULL UNIQUE, etag TEXT NOT NULL, last_modified_ns INTEGER NOT NULL, headers TEXT NOT NULL, seal INTEGER NOT NULL)";
+    key TEXT NOT NULL UNIQUE, etag TEXT NOT NULL, last_modified_ns INTEGER NOT NULL, about INTEGER NOT NULL, headers TEXT NOT NULL,
+    seal INTEGER NOT NULL)";
 
 struct Row {
     etag: ETag,
-    last_modified_ns: i64,
+    dated: Dated,
     headers: ObjectHeaders,
+}
+
+/// In nanoseconds since 1970.
+#[derive(Clone, Copy)]
+struct Dated {
+    at: i64,
+    /// By our clock, since an upload's answer doesn't tell the store's.
+    about: bool,
+}
+
+impl Dated {
+    fn matches(self, asked: i64) -> bool {
+        same_time(self.at, asked) || self.about && self.at.abs_diff(asked) <= ABOUT.as_nanos() as u64
+    }
+}
+
+struct Found {
+    etag: String,
+    dated: Dated,
+    /// As JSON.
+    headers: String,
 }
 
 /// Lock order: `waiting`, then `database`; `second` alone.
@@ -67,45 +94,68 @@ impl Learned {
         Ok(Self { path, limit, waiting: Mutex::default(), database: Mutex::new(database), second: Mutex::new(second) })
     }
 
+    /// What the store said of a version, and when it was dated.
     pub fn add(&self, key: &Key, etag: &ETag, last_modified: SystemTime, headers: &ObjectHeaders) -> Result<()> {
-        let row = Row { etag: etag.clone(), last_modified_ns: nanoseconds(last_modified), headers: headers.clone() };
+        self.put(key, etag, Dated { at: nanoseconds(last_modified), about: false }, headers)
+    }
+
+    /// Of a version of ours, `stored` then by this host's clock.
+    pub fn add_own(&self, key: &Key, etag: &ETag, stored: SystemTime, headers: &ObjectHeaders) -> Result<()> {
+        self.put(key, etag, Dated { at: nanoseconds(stored), about: true }, headers)
+    }
+
+    fn put(&self, key: &Key, etag: &ETag, dated: Dated, headers: &ObjectHeaders) -> Result<()> {
+        let row = Row { etag: etag.clone(), dated, headers: headers.clone() };
         let mut waiting = self.waiting.lock();
         waiting.insert(key.clone(), row);
         if waiting.len() < BATCH { Ok(()) } else { self.write(&mut waiting) }
     }
 
-    /// A row that can't be read is one that isn't known: the caller asks the bucket.
+    /// A row that can't be read is one that isn't known: the caller asks the bucket. One of ours has the store's time from
+    /// then on.
     pub fn find(&self, key: &Key, etag: &ETag, last_modified: SystemTime) -> Result<Option<ObjectHeaders>> {
         let asked = nanoseconds(last_modified);
-        if let Some(row) = self.waiting.lock().get(key) {
-            return Ok((row.etag == *etag && same_time(row.last_modified_ns, asked)).then(|| row.headers.clone()));
-        }
-        match lookup(&self.database.lock(), key) {
-            Ok(Some((stored, time, headers))) if stored == etag.as_str() && same_time(time, asked) => {
-                Ok(serde_json::from_str(&headers).ok())
+        let is_that = |stored: &str, dated: Dated| stored == etag.as_str() && dated.matches(asked);
+        if let Some(row) = self.waiting.lock().get_mut(key) {
+            if !is_that(row.etag.as_str(), row.dated) {
+                return Ok(None);
             }
-            Ok(_) => Ok(None),
-            Err(error) => {
-                tracing::warn!("learned attributes: {}", explain(&self.path, error));
-                Ok(None)
-            }
+            row.dated = Dated { at: asked, about: false };
+            return Ok(Some(row.headers.clone()));
         }
+        let found = lookup(&self.database.lock(), key).unwrap_or_else(|error| {
+            tracing::warn!("learned attributes: {}", explain(&self.path, error));
+            None
+        });
+        let Some(row) = found.filter(|row| is_that(&row.etag, row.dated)) else { return Ok(None) };
+        let Ok(headers) = serde_json::from_str(&row.headers) else { return Ok(None) };
+        if row.dated.about {
+            self.add(key, etag, last_modified, &headers)?;
+        }
+        Ok(Some(headers))
     }
 
     /// What was learned of these bytes last, and when they were dated: for when the bucket can't be asked.
     pub fn find_last(&self, key: &Key, etag: &ETag) -> Option<(SystemTime, ObjectHeaders)> {
         if let Some(row) = self.waiting.lock().get(key) {
-            return (row.etag == *etag).then(|| (system_time(row.last_modified_ns), row.headers.clone()));
+            return (row.etag == *etag).then(|| (system_time(row.dated.at), row.headers.clone()));
         }
-        let (stored, time, headers) = lookup(&self.database.lock(), key).ok().flatten()?;
-        let headers = serde_json::from_str(&headers).ok()?;
-        (stored == etag.as_str()).then(|| (system_time(time), headers))
+        let row = lookup(&self.database.lock(), key).ok().flatten().filter(|row| row.etag == etag.as_str())?;
+        let headers = serde_json::from_str(&row.headers).ok()?;
+        Some((system_time(row.dated.at), headers))
     }
 
-    /// Adds a row, and writes what waits: it survives a kill.
-    pub fn add_now(&self, key: &Key, etag: &ETag, last_modified: SystemTime, headers: &ObjectHeaders) -> Result<()> {
-        self.add(key, etag, last_modified, headers)?;
+    /// Adds a row of ours, and writes what waits: it survives a kill.
+    pub fn add_own_now(&self, key: &Key, etag: &ETag, stored: SystemTime, headers: &ObjectHeaders) -> Result<()> {
+        self.add_own(key, etag, stored, headers)?;
         self.write(&mut self.waiting.lock())
+    }
+
+    /// Nothing is known of `key` any more, after a kill neither.
+    pub fn forget(&self, key: &Key) -> Result<()> {
+        self.waiting.lock().remove(key);
+        let forgotten = self.database.lock().execute("DELETE FROM learned WHERE key = ?1", [key.as_str()]);
+        self.survived(forgotten).map(drop)
     }
 
     /// The machine went down: forgets what was dated shortly before the newest row. Headers that changed within one second,
@@ -153,18 +203,51 @@ impl Learned {
         }
         let result = transaction(&self.database.lock(), |connection| {
             let mut put = connection.prepare_cached(
-                "INSERT OR REPLACE INTO learned (key, etag, last_modified_ns, headers, seal) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT OR REPLACE INTO learned (key, etag, last_modified_ns, about, headers, seal) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?;
             for (key, row) in waiting.iter() {
                 let headers = serde_json::to_string(&row.headers).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
-                let seal = seal_of(key, row.etag.as_str(), row.last_modified_ns, &headers);
-                put.execute(params![key.as_str(), row.etag.as_str(), row.last_modified_ns, headers, seal])?;
+                let row = Found { etag: row.etag.as_str().to_owned(), dated: row.dated, headers };
+                let seal = seal_of(key, &row);
+                put.execute(params![key.as_str(), row.etag, row.dated.at, row.dated.about, row.headers, seal])?;
             }
             Ok(())
         });
         // Kept or not, they must not pile up.
         waiting.clear();
         self.survived(result)
+    }
+}
+
+impl Journal {
+    /// Headers learned of exactly this version, if any. Times are compared to the second where one of them has no
+    /// more than that: a HEAD tells whole seconds, a listing milliseconds.
+    pub fn headers(&self, key: &Key, etag: &ETag, last_modified: SystemTime) -> Result<Option<ObjectHeaders>> {
+        self.learned.find(key, etag, last_modified)
+    }
+
+    /// What was learned of these bytes last, and when they were dated: for when the bucket can't be asked.
+    pub fn last_headers(&self, key: &Key, etag: &ETag) -> Option<(SystemTime, ObjectHeaders)> {
+        self.learned.find_last(key, etag)
+    }
+
+    /// Remembers the headers of a version. Kept in memory and written in batches: losing one costs one HEAD.
+    pub fn learn(&self, key: &Key, etag: &ETag, last_modified: SystemTime, headers: &ObjectHeaders) -> Result<()> {
+        self.learned.add(key, etag, last_modified, headers)
+    }
+
+    /// The same of a version that went up from here, `stored` then by this host's clock.
+    pub fn learn_own(&self, version: &Version, stored: SystemTime, headers: &ObjectHeaders) -> Result<()> {
+        self.learned.add_own(&version.key, &version.etag, stored, headers)
+    }
+
+    /// The same under an ETag that stayed. Not lost by a kill: the older headers of those seconds would be believed then.
+    /// `headers` None: nothing is known of it any more.
+    pub fn relearn(&self, version: &Version, stored: SystemTime, headers: Option<&ObjectHeaders>) -> Result<()> {
+        match headers {
+            Some(headers) => self.learned.add_own_now(&version.key, &version.etag, stored, headers),
+            None => self.learned.forget(&version.key),
+        }
     }
 }
 
@@ -194,16 +277,20 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown))
 }
 
-fn seal_of(key: &Key, etag: &str, last_modified_ns: i64, headers: &str) -> i64 {
-    let values = [key.as_str(), etag, headers].map(|text| ValueRef::Text(text.as_bytes()));
-    seal("learned", values.into_iter().chain([ValueRef::Integer(last_modified_ns)]))
+fn seal_of(key: &Key, row: &Found) -> i64 {
+    let values = [key.as_str(), &row.etag, &row.headers].map(|text| ValueRef::Text(text.as_bytes()));
+    let dated = [row.dated.at, row.dated.about.into()].map(ValueRef::Integer);
+    seal("learned", values.into_iter().chain(dated))
 }
 
-fn lookup(connection: &Connection, key: &Key) -> rusqlite::Result<Option<(String, i64, String)>> {
-    let mut query = connection.prepare_cached("SELECT etag, last_modified_ns, headers, seal FROM learned WHERE key = ?1")?;
-    let found = query.query_row([key.as_str()], |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?))).optional()?;
-    let verified = found.filter(|((etag, time, headers), seal): &((String, i64, String), i64)| *seal == seal_of(key, etag, *time, headers));
-    Ok(verified.map(|(row, _)| row))
+fn lookup(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
+    let mut query = connection.prepare_cached("SELECT etag, last_modified_ns, about, headers, seal FROM learned WHERE key = ?1")?;
+    let read = |row: &rusqlite::Row<'_>| {
+        let dated = Dated { at: row.get(1)?, about: row.get(2)? };
+        Ok((Found { etag: row.get(0)?, dated, headers: row.get(3)? }, row.get(4)?))
+    };
+    let found: Option<(Found, i64)> = query.query_row([key.as_str()], read).optional()?;
+    Ok(found.filter(|(row, seal)| *seal == seal_of(key, row)).map(|(row, _)| row))
 }
 
 /// Drops the rows learned longest ago beyond `limit`. Row ids grow with every replacement, so their distance bounds
@@ -245,129 +332,4 @@ fn same_time(a: i64, b: i64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(kind: &str) -> ObjectHeaders {
-        ObjectHeaders { content_type: Some(kind.into()), ..Default::default() }
-    }
-
-    fn at(milliseconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(milliseconds)
-    }
-
-    #[test]
-    fn headers_changed_within_a_second_under_one_etag_survive_a_kill() {
-        let directory = tempfile::tempdir().unwrap();
-        let (key, etag) = (Key::from("a"), ETag::new("e"));
-        let learned = Learned::open(directory.path()).unwrap();
-        learned.add_now(&key, &etag, at(5_100), &headers("image/png")).unwrap();
-        learned.add_now(&key, &etag, at(5_900), &headers("image/gif")).unwrap();
-        // Nothing is written by an orderly end.
-        std::mem::forget(learned);
-        let found = Learned::open(directory.path()).unwrap().find(&key, &etag, at(5_000)).unwrap();
-        assert_eq!(found, Some(headers("image/gif")));
-    }
-
-    #[test]
-    fn of_headers_changed_within_a_second_a_power_cut_leaves_neither() {
-        let directory = tempfile::tempdir().unwrap();
-        let (key, etag, old) = (Key::from("a"), ETag::new("e"), Key::from("old"));
-        let learned = Learned::open(directory.path()).unwrap();
-        learned.add(&old, &etag, at(5_000), &headers("text/css")).unwrap();
-        learned.add(&key, &etag, at(5_000_100), &headers("image/png")).unwrap();
-        learned.flush().unwrap();
-        learned.add_now(&key, &etag, at(5_000_900), &headers("image/gif")).unwrap();
-        // What was not synced is lost.
-        let after = tempfile::tempdir().unwrap();
-        std::fs::copy(directory.path().join(FILE), after.path().join(FILE)).unwrap();
-        let learned = Learned::open(after.path()).unwrap();
-        assert_eq!(learned.find(&key, &etag, at(5_000_000)).unwrap(), Some(headers("image/png")), "the older row is there");
-        learned.doubt().unwrap();
-        assert_eq!(learned.find(&key, &etag, at(5_000_000)).unwrap(), None);
-        assert_eq!(learned.find(&old, &etag, at(5_000)).unwrap(), Some(headers("text/css")), "nothing speaks against this one");
-    }
-
-    #[test]
-    fn a_version_is_its_etag_and_its_time() {
-        let directory = tempfile::tempdir().unwrap();
-        let learned = Learned::open(directory.path()).unwrap();
-        let (key, etag) = (Key::from("a"), ETag::new("e"));
-        learned.add(&key, &etag, at(5_000), &headers("image/png")).unwrap();
-        for written in [false, true] {
-            if written {
-                learned.flush().unwrap();
-            }
-            for (etag, time, known) in
-                [("e", 5_000, true), ("e", 5_123, true), ("e", 6_000, false), ("e", 4_999, false), ("f", 5_000, false)]
-            {
-                let found = learned.find(&key, &ETag::new(etag), at(time)).unwrap();
-                assert_eq!(found, known.then(|| headers("image/png")), "{etag} {time} {written}");
-            }
-        }
-        learned.add(&key, &etag, at(7_100), &headers("image/gif")).unwrap();
-        assert_eq!(learned.find(&key, &etag, at(7_200)).unwrap(), None, "both know milliseconds and differ");
-        assert_eq!(learned.find(&key, &etag, at(7_100)).unwrap(), Some(headers("image/gif")));
-    }
-
-    #[test]
-    fn the_oldest_go_beyond_the_limit_and_the_rest_outlives_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let learned = Learned::open_with_limit(directory.path(), 10).unwrap();
-        let key = |n: usize| Key::new(format!("k{n}"));
-        for n in 0..30 {
-            learned.add(&key(n), &ETag::new("e"), at(0), &headers("t")).unwrap();
-            learned.flush().unwrap();
-        }
-        drop(learned);
-        let learned = Learned::open_with_limit(directory.path(), 10).unwrap();
-        for n in 0..30 {
-            assert_eq!(learned.find(&key(n), &ETag::new("e"), at(0)).unwrap().is_some(), n >= 20, "{n}");
-        }
-    }
-
-    #[test]
-    fn a_batch_is_written_without_being_asked() {
-        let directory = tempfile::tempdir().unwrap();
-        let learned = Learned::open(directory.path()).unwrap();
-        for n in 0..BATCH {
-            learned.add(&Key::new(format!("k{n}")), &ETag::new("e"), at(0), &headers("t")).unwrap();
-        }
-        assert!(learned.waiting.lock().is_empty());
-        assert!(learned.find(&Key::from("k7"), &ETag::new("e"), at(0)).unwrap().is_some());
-    }
-
-    #[test]
-    fn a_damaged_file_is_thrown_away() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join(FILE), vec![7; 8192]).unwrap();
-        let learned = Learned::open(directory.path()).unwrap();
-        learned.add(&Key::from("a"), &ETag::new("e"), at(0), &headers("t")).unwrap();
-        learned.flush().unwrap();
-    }
-
-    #[test]
-    fn damage_under_an_open_file_costs_what_was_learned_and_no_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let learned = Learned::open(directory.path()).unwrap();
-        let (key, etag) = (Key::from("a"), ETag::new("e"));
-        learned.database.lock().execute_batch("DROP TABLE learned").unwrap();
-        for known in [false, true] {
-            learned.add(&key, &etag, at(0), &headers("t")).unwrap();
-            learned.flush().unwrap();
-            assert_eq!(learned.find(&key, &etag, at(0)).unwrap().is_some(), known);
-        }
-    }
-
-    #[test]
-    fn a_row_whose_bytes_changed_is_not_known() {
-        let directory = tempfile::tempdir().unwrap();
-        let learned = Learned::open(directory.path()).unwrap();
-        let (key, etag) = (Key::from("a"), ETag::new("e"));
-        learned.add(&key, &etag, at(0), &headers("image/png")).unwrap();
-        learned.flush().unwrap();
-        learned.database.lock().execute_batch("UPDATE learned SET headers = replace(headers, 'png', 'gif')").unwrap();
-        assert_eq!(learned.find(&key, &etag, at(0)).unwrap(), None);
-        assert_eq!(learned.find_last(&key, &etag), None);
-    }
-}
+mod tests;

@@ -330,27 +330,6 @@ impl Journal {
         Ok(row.and_then(|values| rows::decode_pair(&values)).map(|(_, target)| target))
     }
 
-    /// Headers learned of exactly this version, if any. Times are compared to the second where one of them has no
-    /// more than that: a HEAD tells whole seconds, a listing milliseconds.
-    pub fn headers(&self, key: &Key, etag: &ETag, last_modified: SystemTime) -> Result<Option<ObjectHeaders>> {
-        self.learned.find(key, etag, last_modified)
-    }
-
-    /// What was learned of these bytes last, and when they were dated: for when the bucket can't be asked.
-    pub fn last_headers(&self, key: &Key, etag: &ETag) -> Option<(SystemTime, ObjectHeaders)> {
-        self.learned.find_last(key, etag)
-    }
-
-    /// Remembers the headers of a version. Kept in memory and written in batches: losing one costs one HEAD.
-    pub fn learn(&self, key: &Key, etag: &ETag, last_modified: SystemTime, headers: &ObjectHeaders) -> Result<()> {
-        self.learned.add(key, etag, last_modified, headers)
-    }
-
-    /// The same under an ETag that stayed. Not lost by a kill: the older headers of the same second would be believed then.
-    pub fn relearn(&self, version: &Version, last_modified: SystemTime, headers: &ObjectHeaders) -> Result<()> {
-        self.learned.add_now(&version.key, &version.etag, last_modified, headers)
-    }
-
     pub fn meta(&self, name: &str) -> Result<Option<String>> {
         let row = self.read(|connection| META.one(connection, "SELECT * FROM meta WHERE name = ?1", &name))?;
         Ok(row.and_then(|values| rows::decode_pair(&values)).map(|(_, value)| value))

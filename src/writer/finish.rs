@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::backoff::{self, Next};
+use super::copy::copied;
 use super::entry::{Entry, Failure, Waiter};
 use super::flight::{Job, Stored};
 use super::order::Facts;
@@ -60,13 +61,15 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
     waiters.into_iter().for_each(|waiter| waiter.done(Ok(())));
 }
 
-/// Of bytes that were there before under other headers, in the same second perhaps: the older ones must not be believed after
-/// a kill.
+/// Of bytes that were there before under other headers, seconds ago perhaps: the older ones must not be believed after a kill.
 fn relearn(shared: &Shared, job: &Job, stored: &Stored) {
-    let Some(headers) = stored.headers.as_ref().filter(|_| job.desired.was_there) else { return };
-    let known = shared.journal.last_headers(&job.key, &stored.version.etag);
-    if known.is_some_and(|(_, known)| known != *headers)
-        && let Err(error) = shared.journal.relearn(&stored.version, stored.last_modified, headers)
+    let learned = |key: &Key, etag: &ETag| shared.journal.last_headers(key, etag).map(|(_, headers)| headers);
+    let Some(known) = learned(&job.key, &stored.version.etag).filter(|_| job.desired.was_there) else { return };
+    // A copy that says nothing has those of its source.
+    let of_source = || copied(&job.desired.content).and_then(|from| learned(&from.key, &from.etag));
+    let headers = stored.headers.clone().or_else(of_source);
+    if headers.as_ref() != Some(&known)
+        && let Err(error) = shared.journal.relearn(&stored.version, stored.last_modified, headers.as_ref())
     {
         tracing::warn!(key = %job.key, %error, "can't keep learned attributes");
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use mediafs::error::Error;
 use mediafs::store::fault::{Fault, Rule, When};
 use mediafs::store::{Body, Condition, ErrorKind, ObjectStore, Operation};
@@ -274,4 +275,62 @@ async fn what_was_removed_unsent_stays_so_after_a_restart_without_the_bucket() {
     next.fs.assume_outage(mediafs::clock::now(), "refused".into());
     assert!(!next.exists("f").await && !next.exists("d").await);
     assert_eq!(next.names("").await.unwrap(), ["kept"]);
+}
+
+fn mode_of(bucket: &Bucket, key: &str) -> Option<String> {
+    let info = bucket.memory.head(&Key::from(key)).now_or_never().expect("it is in memory").unwrap();
+    info.headers.metadata.get("mode").cloned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mode_of_what_was_renamed_survives_its_leaving_memory_and_an_outage() {
+    let bucket = Bucket::new();
+    bucket.put_with("a", b"known", &[("mode", "0100600")]).await;
+    let mount = bucket.mount();
+    assert_eq!(mount.read("a").await.unwrap(), b"known");
+    mount.rename("a", "b").await.unwrap();
+    mount.settle().await;
+    mount.fs.thin_out(0).await;
+    assert!(mount.fs.names_in_memory() <= 1, "it stayed in memory");
+    bucket.faults.add(Rule::any().fault(Fault::Error(ErrorKind::Unreachable)));
+    mount.fs.assume_outage(std::time::UNIX_EPOCH, "a test".into());
+    assert_eq!(mount.stat("b").await.unwrap().mode, 0o600);
+    let handle = mount.open("b", libc::O_WRONLY | libc::O_TRUNC).await.unwrap();
+    mount.write(handle, 0, b"new").await.unwrap();
+    mount.close(handle).await.unwrap();
+    bucket.faults.clear();
+    sleep(Duration::from_secs(8)).await;
+    mount.settle().await;
+    assert_eq!((bucket.get("b").unwrap(), mode_of(&bucket, "b")), (b"new".to_vec(), Some("0100600".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_cache_knows_is_read_in_an_outage_and_not_changed() {
+    for listed in [false, true] {
+        let bucket = Bucket::new();
+        bucket.put_with("a", b"known", &[("mode", "0100600")]).await;
+        let mount = bucket.mount();
+        assert_eq!(mount.read("a").await.unwrap(), b"known");
+        mount.cache.persist().unwrap();
+        let folder = mount.crashed();
+        for file in ["attributes.sqlite", "attributes.sqlite-wal"] {
+            let _ = std::fs::remove_file(folder.path().join(file));
+        }
+        let next = bucket.mount_in(folder, Options::default());
+        if listed {
+            assert_eq!(next.names("").await.unwrap(), ["a"]);
+        }
+        bucket.faults.add(Rule::any().fault(Fault::Error(ErrorKind::Unreachable)));
+        next.fs.assume_outage(std::time::UNIX_EPOCH, "a test".into());
+        assert_eq!(next.read("a").await.unwrap(), b"known");
+        for refused in [next.open("a", libc::O_WRONLY).await.map(drop), next.chmod("a", 0o640).await] {
+            assert!(matches!(refused, Err(Error::Timeout)), "{refused:?}");
+        }
+        bucket.faults.clear();
+        sleep(Duration::from_secs(8)).await;
+        assert_eq!(next.stat("a").await.unwrap().mode, 0o600, "listed {listed}");
+        next.save("a", b"new").await.unwrap();
+        next.settle().await;
+        assert_eq!((bucket.get("a").unwrap(), mode_of(&bucket, "a")), (b"new".to_vec(), Some("0100600".into())));
+    }
 }

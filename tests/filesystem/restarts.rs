@@ -218,3 +218,47 @@ async fn a_directory_whose_mode_changed_within_a_second_has_that_after_a_kill() 
     let next = bucket.mount_in(killed(&mount), Options::default());
     assert_eq!(next.stat("d").await.unwrap().mode, 0o700);
 }
+
+/// What was saved here has its attributes after a restart by the journal, though the answer to an upload doesn't say when the
+/// store dated it; unless that took so long that another host may have changed them since.
+#[tokio::test(start_paused = true)]
+async fn what_was_saved_here_is_not_asked_for_after_a_restart() {
+    for (late_s, asked) in [(0, None), (4, None), (6, Some(1))] {
+        let bucket = Bucket::behind(Duration::from_secs(late_s));
+        let mount = bucket.mount();
+        mount.save("a", b"bytes").await.unwrap();
+        mount.chmod("a", 0o600).await.unwrap();
+        mount.settle().await;
+        mount.cache.persist().unwrap();
+        let next = bucket.mount_in(killed(&mount), Options::default());
+        assert_eq!(next.names("").await.unwrap(), ["a"]);
+        assert_eq!(next.stat("a").await.unwrap().mode, 0o600);
+        assert_eq!(next.counts.snapshot().get("HeadObject").copied(), asked, "{late_s} s late");
+        // By now the store's own time is known, also to the next daemon.
+        next.cache.persist().unwrap();
+        let last = bucket.mount_in(killed(&next), Options::default());
+        assert_eq!((last.names("").await.unwrap(), last.stat("a").await.unwrap().mode), (vec!["a".to_owned()], 0o600));
+        assert_eq!(last.counts.snapshot().get("HeadObject"), None, "{late_s} s late");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rename_over_the_same_bytes_brings_its_mode_over_a_kill() {
+    for is_known in [false, true] {
+        let bucket = Bucket::new();
+        let mount = bucket.mount();
+        mount.save("b", b"bytes").await.unwrap();
+        mount.chmod("b", 0o640).await.unwrap();
+        mount.settle().await;
+        bucket.put_with("a", b"bytes", &[("mode", "0100600")]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(mount.names("").await.unwrap(), ["a", "b"]);
+        assert!(!is_known || mount.stat("a").await.unwrap().mode == 0o600);
+        mount.cache.persist().unwrap();
+        mount.rename("a", "b").await.unwrap();
+        mount.settle().await;
+        let next = bucket.mount_in(killed(&mount), Options::default());
+        assert_eq!(next.names("").await.unwrap(), ["b"]);
+        assert_eq!(next.stat("b").await.unwrap().mode, 0o600, "known {is_known}");
+    }
+}

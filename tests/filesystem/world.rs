@@ -194,6 +194,11 @@ impl Bucket {
         Self { memory: Arc::new(MemoryStore::new().with_files_that_hide_directories()), faults: Faults::new(1) }
     }
 
+    /// One whose clock is behind ours.
+    pub fn behind(time: Duration) -> Self {
+        Self { memory: Arc::new(MemoryStore::new().with_clock(move || mediafs::clock::now() - time)), faults: Faults::new(1) }
+    }
+
     pub fn mount(&self) -> World {
         self.mount_with(Options::default())
     }

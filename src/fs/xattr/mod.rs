@@ -121,7 +121,7 @@ impl Fs {
         if ino == ROOT {
             return Err(Error::Unsupported);
         }
-        self.know_headers(ino).await?;
+        self.require_headers(ino).await?;
         let mut names = self.names.lock();
         let key = names.key(ino).unwrap_or_else(Key::root);
         let inode = names.get_mut(ino).ok_or(Error::NotFound)?;
