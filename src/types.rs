@@ -11,8 +11,10 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+mod etag;
 mod headers;
 
+pub use etag::ETag;
 pub use headers::PackedHeaders;
 
 /// A value that can be replaced while others read it without a lock. What it was before stays in memory, since somebody may
@@ -153,27 +155,6 @@ impl fmt::Display for Key {
 impl From<&str> for Key {
     fn from(text: &str) -> Self {
         Self::new(text)
-    }
-}
-
-/// The store's name for one version of an object's bytes, without quotes. Opaque; equal means the same bytes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ETag(Arc<str>);
-
-impl ETag {
-    /// Takes the header's text, with or without its quotes.
-    pub fn new(text: &str) -> Self {
-        Self(text.trim().trim_matches('"').into())
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The header's form, in quotes.
-    pub fn quoted(&self) -> String {
-        format!("\"{}\"", self.0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bounds how many names are in memory, so that a walk through millions of files, or a robot that asks for names that aren't
 //! there, costs requests and not the host's memory.
 //!
-//! Above half of the limit those leave that would have to be asked for anyhow, which costs nothing. Above the limit others do,
+//! Shortly below the limit those leave that would have to be asked for anyhow, which costs nothing. Above the limit others do,
 //! too: they cost a request each when somebody wants them again.
 //!
 //! The kernel keeps what it has looked up for as long as it has memory itself, and what it knows can't be forgotten here. So
@@ -28,8 +28,12 @@ const STRETCH: usize = 4_096;
 const REST: Duration = Duration::from_millis(250);
 const LONG_REST: Duration = Duration::from_secs(5);
 
-/// So often what would have to be asked for anyhow is looked for, once the names are half as many as there may be.
+/// So often what would have to be asked for anyhow is looked for, once there are almost as many names as there may be.
 const SWEEP: Duration = Duration::from_secs(10);
+
+fn almost(limit: usize) -> usize {
+    limit - limit / 8
+}
 
 /// So many times the limit a directory may have while a program fills it.
 const FILLED: usize = 4;
@@ -55,7 +59,7 @@ impl Fs {
 
     /// There may be more names than there should be.
     pub(super) fn note_crowd(&self, names: &Namespace) {
-        if names.len() > self.config.names_limit / 2 {
+        if names.len() > almost(self.config.names_limit) {
             self.crowded.notify_one();
         }
     }
@@ -73,7 +77,7 @@ impl Fs {
                 if before > limit {
                     fs.thin_out(limit).await;
                 } else if was_swept.is_none_or(|at: Instant| at.elapsed() >= SWEEP) {
-                    fs.sweep(limit / 2).await;
+                    fs.sweep(almost(limit)).await;
                     was_swept = Some(Instant::now());
                 }
                 drop(fs);

@@ -26,7 +26,7 @@ fn apply_one(connection: &Connection, total: &mut Total, change: &Change) -> Res
             ATTEMPT.drop_rows(connection, total, &key.as_str())?;
             DESIRED.drop_rows(connection, total, &key.as_str())
         }
-        Change::Attempt(key, etag) => ATTEMPT.put(connection, total, &[text(key.as_str()), text(etag.as_str())]),
+        Change::Attempt(key, etag) => ATTEMPT.put(connection, total, &[text(key.as_str()), text(&etag.text())]),
         Change::PutFile(row) => {
             if is_dirty(connection, row.id)? {
                 Ok(())
@@ -85,11 +85,12 @@ fn is_dirty(connection: &Connection, id: FileId) -> Result<bool> {
 fn put_file(connection: &Connection, total: &mut Total, row: &FileRow) -> Result<()> {
     let integer = |number: u64| ValueRef::Integer(number as i64);
     let base = row.base.as_ref();
+    let etag = base.map(|version| version.etag.text());
     let present = if row.complete { Vec::new() } else { encode_spans(&row.present) };
     let values = [
         integer(row.id.0),
         base.map_or(ValueRef::Null, |version| text(version.key.as_str())),
-        base.map_or(ValueRef::Null, |version| text(version.etag.as_str())),
+        etag.as_deref().map_or(ValueRef::Null, text),
         base.map_or(ValueRef::Null, |version| integer(version.size)),
         integer(row.size),
         integer(row.dirty.into()),

@@ -22,13 +22,14 @@ pub fn keep_upload(connection: &Connection, total: &mut Total, id: &UploadId, ke
 }
 
 pub fn free(connection: &Connection, total: &mut Total, id: &UploadId, file: FileId, freed: &FreedPart) -> Result<()> {
+    let etag = freed.part.etag.text();
     let values = [
         integer(file.0),
         integer(freed.span.start),
         integer(freed.span.end),
         text(&id.0),
         integer(freed.part.number.into()),
-        text(freed.part.etag.as_str()),
+        text(&etag),
         ValueRef::Blob(&freed.md5),
     ];
     FREED.put(connection, total, &values)

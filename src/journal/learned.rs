@@ -115,9 +115,9 @@ impl Learned {
     /// then on.
     pub fn find(&self, key: &Key, etag: &ETag, last_modified: SystemTime) -> Result<Option<ObjectHeaders>> {
         let asked = nanoseconds(last_modified);
-        let is_that = |stored: &str, dated: Dated| stored == etag.as_str() && dated.matches(asked);
+        let is_that = |stored: &str, dated: Dated| stored == etag.text() && dated.matches(asked);
         if let Some(row) = self.waiting.lock().get_mut(key) {
-            if !is_that(row.etag.as_str(), row.dated) {
+            if !is_that(&row.etag.text(), row.dated) {
                 return Ok(None);
             }
             row.dated = Dated { at: asked, about: false };
@@ -140,7 +140,7 @@ impl Learned {
         if let Some(row) = self.waiting.lock().get(key) {
             return (row.etag == *etag).then(|| (system_time(row.dated.at), row.headers.clone()));
         }
-        let row = lookup(&self.database.lock(), key).ok().flatten().filter(|row| row.etag == etag.as_str())?;
+        let row = lookup(&self.database.lock(), key).ok().flatten().filter(|row| row.etag == etag.text())?;
         let headers = serde_json::from_str(&row.headers).ok()?;
         Some((system_time(row.dated.at), headers))
     }
@@ -207,7 +207,7 @@ impl Learned {
             )?;
             for (key, row) in waiting.iter() {
                 let headers = serde_json::to_string(&row.headers).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
-                let row = Found { etag: row.etag.as_str().to_owned(), dated: row.dated, headers };
+                let row = Found { etag: row.etag.text().into_owned(), dated: row.dated, headers };
                 let seal = seal_of(key, &row);
                 put.execute(params![key.as_str(), row.etag, row.dated.at, row.dated.about, row.headers, seal])?;
             }

@@ -51,7 +51,7 @@ pub fn stored(shared: &Shared, job: &Job, stored: Stored) {
         Err(error) => retry_later(&mut queue, job, error, now),
     }
     drop(queue);
-    tracing::debug!(key = %job.key, size = stored.version.size, etag = stored.version.etag.as_str(), clean, "stored");
+    tracing::debug!(key = %job.key, size = stored.version.size, etag = %stored.version.etag.text(), clean, "stored");
     if let Some(events) = shared.events.get() {
         events.stored(&stored.content, &stored.version, stored.headers.as_ref(), stored.last_modified, clean);
         if let Some(old) = copied_onto_itself(job, &stored) {

@@ -38,7 +38,7 @@ impl Mark {
             ..headers.clone()
         };
         let text = serde_json::to_vec(&kept).ok()?;
-        Some(Self(format!("{size}-{}", plain_etag(&md5(&text)).as_str())))
+        Some(Self(format!("{size}-{}", plain_etag(&md5(&text)).text())))
     }
 
     pub fn tells(&self, info: &ObjectInfo) -> bool {
@@ -47,12 +47,12 @@ impl Mark {
 
     /// The journal's text for a copy of the version `of`.
     fn text(&self, of: &ETag) -> ETag {
-        ETag::new(&format!("{}{OF}{}", self.0, of.as_str()))
+        ETag::new(&format!("{}{OF}{}", self.0, of.text()))
     }
 
     /// The mark and what is copied; None where the text is an ETag.
     pub fn read(text: &ETag) -> Option<(Self, ETag)> {
-        text.as_str().split_once(OF).map(|(mark, of)| (Self(mark.to_owned()), ETag::new(of)))
+        text.text().split_once(OF).map(|(mark, of)| (Self(mark.to_owned()), ETag::new(of)))
     }
 }
 

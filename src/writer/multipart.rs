@@ -285,7 +285,7 @@ async fn check(shared: &Shared, job: &Job, receipt: &Receipt, expected: Option<&
     let corrupt = |message: String| Error::from(StoreError::new(ErrorKind::Corrupt, "CompleteMultipartUpload", &job.key, message));
     if let (Some(expected), Some(_)) = (expected, multipart_count(receipt.etag())) {
         if expected != receipt.etag() {
-            return Err(corrupt(format!("the store made {} of parts that make {}", receipt.etag().as_str(), expected.as_str())));
+            return Err(corrupt(format!("the store made {} of parts that make {}", receipt.etag().text(), expected.text())));
         }
         return Ok(());
     }

@@ -441,7 +441,7 @@ impl Driver {
         for key in self.machine.bucket.keys() {
             let (bytes, info) = self.machine.bucket.object(&key).unwrap();
             let mode = info.headers.metadata.get("mode").map_or("-", String::as_str);
-            self.note(format!("bucket: {key} {} mode {mode} {} {:?}", describe(Some(&bytes)), info.etag.as_str(), info.last_modified));
+            self.note(format!("bucket: {key} {} mode {mode} {} {:?}", describe(Some(&bytes)), info.etag.text(), info.last_modified));
         }
         for (key, desired) in self.mount.world.writer.pending_below(&mediafs::types::Key::root()) {
             self.note(format!("wanted: {key} {desired:?}"));

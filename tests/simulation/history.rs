@@ -201,7 +201,7 @@ impl Life {
         driver.check_survivors()?;
         self.check_leftovers(driver)?;
         for (key, (bytes, info)) in machine.bucket.keys().into_iter().filter_map(|key| Some((key.clone(), machine.bucket.object(&key)?))) {
-            self.trace.add(machine.elapsed(), format!("{key} {} {} {:?}", bytes.len(), info.etag.as_str(), info.headers.metadata));
+            self.trace.add(machine.elapsed(), format!("{key} {} {} {:?}", bytes.len(), info.etag.text(), info.headers.metadata));
         }
         match machine.violations.borrow().first() {
             Some(violation) => Err(violation.clone()),

@@ -22,7 +22,7 @@ impl Fs {
             "etag" => {
                 let names = self.names.lock();
                 let version = names.get(ino).and_then(|inode| inode.version()).ok_or(Error::NoAttribute)?;
-                Ok(version.etag.as_str().as_bytes().to_vec())
+                Ok(version.etag.text().into_owned().into_bytes())
             }
             _ => {
                 let valid = url_valid(name).ok_or(Error::NoAttribute)?;

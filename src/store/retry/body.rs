@@ -35,7 +35,7 @@ pub(super) async fn checked(key: &Key, body: ObjectBody) -> Result<ObjectBody> {
     if found.is_ok_and(|found| found == due) {
         return Ok(ObjectBody { info, span, md5, stream: stream::once(std::future::ready(Ok(bytes))).boxed() });
     }
-    let message = format!("{} bytes came that are not those of ETag {}", bytes.len(), info.etag.as_str());
+    let message = format!("{} bytes came that are not those of ETag {}", bytes.len(), info.etag.text());
     Err(StoreError::new(ErrorKind::Corrupt, Operation::GetObject.name(), key, message))
 }
 

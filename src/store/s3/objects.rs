@@ -245,7 +245,7 @@ pub(super) fn no(operation: Operation, key: &Key, what: &str) -> StoreError {
 pub(super) fn check_etag(operation: Operation, key: &Key, etag: &ETag, md5: &[u8; 16], opaque: bool) -> Result<()> {
     match plain_md5(etag) {
         Some(stored) if !opaque && stored != *md5 => {
-            let message = format!("the store has other bytes than were sent (ETag {})", etag.as_str());
+            let message = format!("the store has other bytes than were sent (ETag {})", etag.text());
             Err(StoreError::new(ErrorKind::Corrupt, operation.name(), key, message))
         }
         _ => Ok(()),
