@@ -238,17 +238,27 @@ impl LocalFile {
         if state.dirty || state.gone || state.discarded || !is_of_key {
             return;
         }
-        let mut index = self.shared.index.lock();
         if state.pins > 0 {
-            index.forget_version(self.id, state.base.as_ref());
-            drop(index);
-            state.departed = true;
-            self.leave_journal(&mut state);
+            self.leave_names(&mut state);
         } else {
-            index.remove(self.id, state.base.as_ref());
-            drop(index);
+            self.shared.index.lock().remove(self.id, state.base.as_ref());
             self.bury(&mut state);
         }
+    }
+
+    /// Its name was removed or replaced here, and a program has it open: nobody else finds it from now on. Written to past the
+    /// daemon, it would else look like unsent data of that name after a kill.
+    pub fn depart(&self) {
+        let mut state = self.state.lock();
+        if !state.dirty && !state.gone && !state.discarded && state.pins > 0 {
+            self.leave_names(&mut state);
+        }
+    }
+
+    fn leave_names(&self, state: &mut State) {
+        self.shared.index.lock().forget_version(self.id, state.base.as_ref());
+        state.departed = true;
+        self.leave_journal(state);
     }
 
     /// Deletes the data file; its row first, so that a crash in between leaves a file that nobody names.

@@ -140,6 +140,8 @@ impl Fs {
         inode.status_changed(clock::now());
         if inode.opens == 0 {
             self.part_with(names, ino);
+        } else if let Some(local) = inode.file().and_then(|file| file.local.as_ref()) {
+            local.depart();
         }
     }
 

@@ -143,6 +143,32 @@ async fn what_was_written_when_the_daemon_was_killed_and_after_it_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_program_writes_to_a_file_whose_name_is_gone_is_nobodys_after_a_kill() {
+    for replaced in [false, true] {
+        let bucket = Bucket::new();
+        let mount = bucket.mount();
+        mount.save("f", b"old").await.unwrap();
+        mount.save("new", b"new").await.unwrap();
+        mount.settle().await;
+        let kernel = open(&mount, "f", libc::O_RDWR).await;
+        match replaced {
+            true => mount.rename("new", "f").await.unwrap(),
+            false => mount.unlink("f").await.unwrap(),
+        }
+        mount.settle().await;
+        kernel.1.descriptor().write_all_at(b"OLD AND MORE", 0).unwrap();
+        mount.cache.persist().unwrap();
+        let next = restart(&bucket, mount);
+        kernel.1.descriptor().write_all_at(b"and more", 0).unwrap();
+        next.settle().await;
+        let expected = if replaced { vec![("f", b"new".to_vec())] } else { vec![("new", b"new".to_vec())] };
+        let found: Vec<_> = bucket.keys().iter().map(|key| (key.clone(), bucket.get(key).unwrap())).collect();
+        let expected: Vec<_> = expected.into_iter().map(|(key, bytes)| (key.to_owned(), bytes)).collect();
+        assert_eq!((found, next.writer.backlog().conflicts), (expected, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_close_a_file_has_sums_again() {
     let bucket = Bucket::new();
     let mount = bucket.mount();
