@@ -86,7 +86,7 @@ impl Fs {
         self.writable()?;
         self.take_news_of(ino)?;
         if let Some(size) = set.size {
-            self.require_headers(ino).await?;
+            self.know_headers(ino).await?;
             self.truncate(ino, size).await?;
         }
         // chown(2) to nobody else comes as a change of nothing, which moves the time of the last change too.

@@ -204,12 +204,14 @@ impl Fs {
     /// The desired state of a file whose bytes are local.
     pub(super) fn staged(&self, names: &Namespace, ino: Ino, key: &Key, file: &LocalFile) -> Result<Desired> {
         let inode = names.get(ino).ok_or(Error::NotFound)?;
-        let headers = Some(self.headers_of(inode, key));
+        // Written to in an outage without that anybody knows what it has: the writer asks before it replaces that.
+        let is_untold = !inode.known && inode.held().is_some();
+        let headers = if is_untold { None } else { Some(self.headers_of(inode, key).into()) };
         let content = Content::Staged(file.id());
         Ok(match self.writer.pending(key) {
             // Goes on from what was wanted so far, its condition included.
             Some(pending) if !matches!(pending.content, Content::Absent | Content::KeptDirectory) => {
-                Desired { content, headers: headers.map(Into::into), ..pending }
+                Desired { content, headers: headers.or(pending.headers), ..pending }
             }
             pending => {
                 let held = inode.held();
@@ -217,7 +219,7 @@ impl Fs {
                 // Built on old bytes, so on that version alone.
                 let condition =
                     held.filter(|version| version.key == *key).map_or(Condition::Any, |version| Condition::IfMatch(version.etag));
-                Desired { content, headers: headers.map(Into::into), condition, was_there, since: clock::now() }
+                Desired { content, headers, condition, was_there, since: clock::now() }
             }
         })
     }

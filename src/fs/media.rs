@@ -36,7 +36,7 @@ impl Fs {
         Ok(())
     }
 
-    /// The same for a change, which would replace what isn't known. Errors: `Timeout` in an outage that leaves the defaults.
+    /// The same for a change of them, which would replace what isn't known. Errors: `Timeout` in an outage that leaves the defaults.
     pub(super) async fn require_headers(&self, ino: Ino) -> Result<()> {
         self.know_headers(ino).await?;
         if self.outage.is_on() && self.needs_headers(ino)? { Err(Error::Timeout) } else { Ok(()) }

@@ -69,9 +69,7 @@ impl Fs {
         }
         // An upload replaces all headers. What is stored compressed under a name that no rule is about shows its size here
         // at the latest, for the reader.
-        if access.write || access.truncate {
-            self.require_headers(ino).await?;
-        } else if self.config.rules.has_gzip() {
+        if access.write || access.truncate || self.config.rules.has_gzip() {
             self.know_headers(ino).await?;
         }
         Ok(())

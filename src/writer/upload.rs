@@ -12,7 +12,7 @@ use crate::cache::{LocalFile, Stamp};
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
 use crate::store::{Body, ErrorKind, StoreError};
-use crate::types::{ObjectHeaders, Version};
+use crate::types::{MTIME, ObjectHeaders, Version};
 
 /// The memory budget is counted in these, so that a semaphore's 32 bits reach far enough.
 const BUDGET_UNIT: u64 = 4 << 10;
@@ -33,13 +33,17 @@ pub async fn staged(shared: &Arc<Shared>, job: &Job) -> Result<Effect> {
     }
 }
 
-/// An upload replaces all headers. Of a file that a program wrote on in after a daemon died nobody may have told any: they
-/// are those of its base.
+/// An upload replaces all headers. Of a file that a program wrote on in after a daemon died, or in an outage, nobody may have told
+/// any: they are those of its base, but for the time of that.
 pub async fn with_headers(shared: &Shared, job: &Job, file: &LocalFile) -> Result<Job> {
     let is_told = job.desired.headers.is_some() || current_headers(shared, job, file).is_some();
     let Some(base) = file.base().filter(|_| !is_told) else { return Ok(job.clone()) };
     let headers = match shared.store.head(&base.key).await {
-        Ok(info) if info.etag == base.etag => Some(info.headers),
+        Ok(info) if info.etag == base.etag => {
+            let mut headers = info.headers;
+            headers.metadata.remove(MTIME);
+            Some(headers)
+        }
         Ok(_) => None,
         Err(error) if source::is_gone(&error) => None,
         Err(error) => return Err(error.into()),

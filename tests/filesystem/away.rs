@@ -305,8 +305,9 @@ async fn the_mode_of_what_was_renamed_survives_its_leaving_memory_and_an_outage(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_the_cache_knows_is_read_in_an_outage_and_not_changed() {
-    for listed in [false, true] {
+async fn what_only_the_cache_knows_is_read_and_written_in_an_outage_and_keeps_its_headers() {
+    let ways = [None, Some(0), Some(libc::O_TRUNC)].map(|written| [(false, written), (true, written)]).concat();
+    for ((listed, written), killed) in ways.iter().flat_map(|way| [(*way, false), (*way, true)]) {
         let bucket = Bucket::new();
         bucket.put_with("a", b"known", &[("mode", "0100600")]).await;
         let mount = bucket.mount();
@@ -323,14 +324,23 @@ async fn what_only_the_cache_knows_is_read_in_an_outage_and_not_changed() {
         bucket.faults.add(Rule::any().fault(Fault::Error(ErrorKind::Unreachable)));
         next.fs.assume_outage(std::time::UNIX_EPOCH, "a test".into());
         assert_eq!(next.read("a").await.unwrap(), b"known");
-        for refused in [next.open("a", libc::O_WRONLY).await.map(drop), next.chmod("a", 0o640).await] {
-            assert!(matches!(refused, Err(Error::Timeout)), "{refused:?}");
+        // What else would have to be replaced with it is not known.
+        assert!(matches!(next.chmod("a", 0o640).await, Err(Error::Timeout)));
+        if let Some(flags) = written {
+            let handle = next.open("a", libc::O_WRONLY | flags).await.unwrap();
+            next.write(handle, 0, b"KN").await.unwrap();
+            next.close(handle).await.unwrap();
         }
+        let next = if killed { bucket.mount_in(next.crashed(), Options::default()) } else { next };
         bucket.faults.clear();
         sleep(Duration::from_secs(8)).await;
-        assert_eq!(next.stat("a").await.unwrap().mode, 0o600, "listed {listed}");
-        next.save("a", b"new").await.unwrap();
+        let mode = next.stat("a").await.unwrap().mode;
         next.settle().await;
-        assert_eq!((bucket.get("a").unwrap(), mode_of(&bucket, "a")), (b"new".to_vec(), Some("0100600".into())));
+        let bytes = written.map_or(&b"known"[..], |flags| if flags == 0 { b"KNown" } else { b"KN" });
+        assert_eq!((bucket.get("a").unwrap(), mode_of(&bucket, "a")), (bytes.to_vec(), Some("0100600".into())));
+        assert_eq!((mode, next.stat("a").await.unwrap().mode), (0o600, 0o600), "{listed} {written:?} {killed}");
+        sleep(Duration::from_secs(11)).await;
+        assert_eq!((next.names("").await.unwrap(), next.stat("a").await.unwrap().mode), (vec!["a".to_owned()], 0o600));
+        assert_eq!((next.read("a").await.unwrap(), next.writer.backlog().conflicts), (bytes.to_vec(), 0));
     }
 }
