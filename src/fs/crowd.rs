@@ -31,15 +31,15 @@ const LONG_REST: Duration = Duration::from_secs(5);
 /// So often what would have to be asked for anyhow is looked for, once there are almost as many names as there may be.
 const SWEEP: Duration = Duration::from_secs(10);
 
-fn almost(limit: usize) -> usize {
-    limit - limit / 8
-}
-
 /// So many times the limit a directory may have while a program fills it.
 const FILLED: usize = 4;
 
 /// On a mount that alone writes its prefix, a listing counts as one of a moment ago for so long.
 const FRESH: Duration = Duration::from_secs(60);
+
+fn almost(limit: usize) -> usize {
+    limit - limit / 8
+}
 
 /// Somebody relies on all names of a directory being in memory.
 pub(super) struct Kept<'a>(&'a AtomicUsize);
@@ -118,7 +118,7 @@ impl Fs {
     }
 
     async fn forget_names(&self, limit: usize, is_spared: impl Fn(&Directory) -> bool, is_kept: impl Fn(&Known<'_>) -> bool) {
-        let target = limit - limit / 8;
+        let target = almost(limit);
         // That new names are new is seen from the names that are known.
         let is_filled = |node: &Directory| node.is_filling(Instant::now()) && node.children.len() < FILLED * limit.max(1);
         let (directories, mut excess) = {

@@ -120,7 +120,9 @@ impl Learned {
             if !is_that(&row.etag.text(), row.dated) {
                 return Ok(None);
             }
-            row.dated = Dated { at: asked, about: false };
+            if row.dated.about {
+                row.dated = Dated { at: asked, about: false };
+            }
             return Ok(Some(row.headers.clone()));
         }
         let found = lookup(&self.database.lock(), key).unwrap_or_else(|error| {

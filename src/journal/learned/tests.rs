@@ -56,6 +56,8 @@ fn a_version_is_its_etag_and_its_time() {
         }
     }
     learned.add(&key, &etag, at(7_100), &headers("image/gif")).unwrap();
+    // Being asked to the second takes nothing from what is known.
+    assert_eq!(learned.find(&key, &etag, at(7_000)).unwrap(), Some(headers("image/gif")));
     assert_eq!(learned.find(&key, &etag, at(7_200)).unwrap(), None, "both know milliseconds and differ");
     assert_eq!(learned.find(&key, &etag, at(7_100)).unwrap(), Some(headers("image/gif")));
 }
