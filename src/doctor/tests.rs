@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -147,6 +147,9 @@ struct Unconditional(MemoryStore);
 
 #[async_trait]
 impl ObjectStore for Unconditional {
+    fn now(&self) -> SystemTime {
+        self.0.now()
+    }
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
         self.0.head(key).await
     }

@@ -156,7 +156,7 @@ impl Fs {
         let old_key = self.directory_key(&names, old.parent)?.child(&old.name);
         let new_key = self.directory_key(&names, new.parent)?.child(&new.name);
         for ino in moving(&names, from, new.ino.filter(|_| flags.exchange)) {
-            names.get_mut(ino).into_iter().for_each(|inode| inode.take_held(clock::now()));
+            names.get_mut(ino).into_iter().for_each(|inode| inode.take_held(self.store.now()));
         }
         let plan = self.plan_rename(&names, from, old, new, flags, hidden)?;
         let (changes, also) = plan.into_changes();

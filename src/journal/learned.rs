@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
+use crate::clock;
 use crate::error::Result;
 use crate::types::{ETag, Key, ObjectHeaders, Version};
 
@@ -32,10 +33,6 @@ const BATCH: usize = 256;
 
 /// So long before the newest row a power cut may have brought an older row of one version back, to the store's clock.
 const DOUBTED: Duration = Duration::from_secs(600);
-
-/// How far the store's clock may be from ours, with the time that an answer takes, for a version of ours to be recognised. Of
-/// what took longer the bucket is asked.
-const ABOUT: Duration = Duration::from_secs(5);
 
 const FILE: &str = "attributes.sqlite";
 
@@ -56,13 +53,13 @@ struct Row {
 #[derive(Clone, Copy)]
 struct Dated {
     at: i64,
-    /// By our clock, since an upload's answer doesn't tell the store's.
+    /// When the answer came, since an upload's doesn't say when the store dated it.
     about: bool,
 }
 
 impl Dated {
     fn matches(self, asked: i64) -> bool {
-        same_time(self.at, asked) || self.about && self.at.abs_diff(asked) <= ABOUT.as_nanos() as u64
+        same_time(self.at, asked) || self.about && clock::can_be_ours(system_time(self.at), system_time(asked))
     }
 }
 
@@ -99,7 +96,7 @@ impl Learned {
         self.put(key, etag, Dated { at: nanoseconds(last_modified), about: false }, headers)
     }
 
-    /// Of a version of ours, `stored` then by this host's clock.
+    /// Of a version of ours, answered for at `stored` by the store's clock.
     pub fn add_own(&self, key: &Key, etag: &ETag, stored: SystemTime, headers: &ObjectHeaders) -> Result<()> {
         self.put(key, etag, Dated { at: nanoseconds(stored), about: true }, headers)
     }
@@ -238,7 +235,7 @@ impl Journal {
         self.learned.add(key, etag, last_modified, headers)
     }
 
-    /// The same of a version that went up from here, `stored` then by this host's clock.
+    /// The same of a version that went up from here, answered for at `stored` by the store's clock.
     pub fn learn_own(&self, version: &Version, stored: SystemTime, headers: &ObjectHeaders) -> Result<()> {
         self.learned.add_own(&version.key, &version.etag, stored, headers)
     }

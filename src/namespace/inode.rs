@@ -11,6 +11,7 @@ use super::ahead::LookAhead;
 use super::attributes;
 use super::positions::Positions;
 use crate::cache::LocalFile;
+use crate::clock;
 use crate::types::{Key, ObjectHeaders, PackedHeaders, Version};
 
 pub type Ino = u64;
@@ -24,9 +25,6 @@ pub enum Modified {
     About(SystemTime),
 }
 
-/// How far the store's clock may be from ours for a version of ours to be recognised.
-const CLOCK_SLACK: Duration = Duration::from_secs(120);
-
 impl Modified {
     pub fn time(self) -> SystemTime {
         match self {
@@ -38,10 +36,7 @@ impl Modified {
     pub fn matches(self, listed: SystemTime) -> bool {
         match self {
             Self::At(time) => time == listed,
-            Self::About(time) => {
-                let apart = time.duration_since(listed).unwrap_or_else(|error| error.duration());
-                apart <= CLOCK_SLACK
-            }
+            Self::About(time) => clock::can_be_ours(time, listed),
         }
     }
 }

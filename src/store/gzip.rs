@@ -10,7 +10,7 @@
 //! stored.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -115,6 +115,10 @@ async fn inflate(stored: Bytes, size: u64) -> std::result::Result<Vec<u8>, Strin
 
 #[async_trait]
 impl ObjectStore for GzipStore {
+    fn now(&self) -> SystemTime {
+        self.inner.now()
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
         let info = self.inner.head(key).await?;
         let size = gzip::original_size(&info.headers).unwrap_or(info.size);

@@ -5,7 +5,7 @@
 //! next attempt holds no place.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -38,6 +38,10 @@ impl LimitStore {
 
 #[async_trait]
 impl ObjectStore for LimitStore {
+    fn now(&self) -> SystemTime {
+        self.inner.now()
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
         let _place = self.place(Operation::HeadObject).await?;
         self.inner.head(key).await

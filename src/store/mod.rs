@@ -145,6 +145,9 @@ pub struct ListPage {
 /// A bucket. All operations are one attempt unless a decorator says otherwise; all are safe to cancel.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + 'static {
+    /// The time by the store's clock, as well as its answers tell it: right to a second. Ours where none has come yet.
+    fn now(&self) -> SystemTime;
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo>;
 
     /// `span` None asks for the whole object; a span is clamped to the object's end and must not be empty.

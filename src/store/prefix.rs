@@ -4,7 +4,7 @@
 //! them can read them. Unfinished uploads are filtered here and not by the store, because MinIO answers a
 //! ListMultipartUploads with a prefix such as `x/` with nothing.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -43,6 +43,10 @@ impl PrefixStore {
 
 #[async_trait]
 impl ObjectStore for PrefixStore {
+    fn now(&self) -> SystemTime {
+        self.inner.now()
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
         self.inner.head(&self.down(key)).await
     }

@@ -177,6 +177,10 @@ impl TraceStore {
 
 #[async_trait]
 impl ObjectStore for TraceStore {
+    fn now(&self) -> SystemTime {
+        self.inner.now()
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
         self.traced(Operation::HeadObject, key, self.inner.head(key)).await
     }

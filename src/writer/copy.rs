@@ -13,7 +13,6 @@ use super::grid::{self, PartPlan};
 use super::source::is_gone;
 use super::{Shared, compress, inline, mark, parts, source, upload};
 use crate::cache::LocalFile;
-use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::{Content, Desired};
 use crate::store::{Condition, ErrorKind, Part, UploadId, multipart_etag};
@@ -34,7 +33,7 @@ pub async fn copy(shared: &Arc<Shared>, job: &Job, from: &Version) -> Result<Eff
             return Ok(Effect::Stored(made));
         }
         // Copies of single uploads keep their ETag: an earlier attempt of ours can be told by it.
-        let ours = stored(job, from, from.etag.clone(), job.desired.headers(), None);
+        let ours = stored(shared, job, from, from.etag.clone(), job.desired.headers(), None);
         return Ok(Effect::Refused(Refused { ours: Some(ours), unsure: false }));
     }
     match copy_version(shared, job, from).await {
@@ -73,7 +72,7 @@ pub async fn unchanged(shared: &Arc<Shared>, job: &Job, file: &Arc<LocalFile>) -
         if let Some(made) = made_unheard(shared, &job, &base).await? {
             return Ok(Some(Effect::Stored(as_staged(made))));
         }
-        let ours = as_staged(stored(&job, &base, base.etag.clone(), job.desired.headers(), None));
+        let ours = as_staged(stored(shared, &job, &base, base.etag.clone(), job.desired.headers(), None));
         return Ok(Some(Effect::Refused(Refused { ours: Some(ours), unsure: false })));
     }
     mark::note(shared, &job, &base, headers)?;
@@ -139,7 +138,7 @@ async fn made_unheard(shared: &Shared, job: &Job, from: &Version) -> Result<Opti
         return Ok(None);
     }
     tracing::info!(key = %job.key, from = %from.key, "an earlier copy took effect after all");
-    let made = stored(job, from, info.etag, Some(info.headers), None);
+    let made = stored(shared, job, from, info.etag, Some(info.headers), None);
     Ok(Some(Stored { wanted: job.desired.headers(), last_modified: info.last_modified, ..made }))
 }
 
@@ -147,7 +146,7 @@ async fn made_unheard(shared: &Shared, job: &Job, from: &Version) -> Result<Opti
 pub async fn made_before(shared: &Shared, job: &Job, from: &Version) -> Result<Effect> {
     match shared.store.head(&job.key).await {
         Ok(info) if info.etag == from.etag => {
-            let mut stored = stored(job, from, info.etag, Some(info.headers), None);
+            let mut stored = stored(shared, job, from, info.etag, Some(info.headers), None);
             (stored.version.size, stored.last_modified) = (info.size, info.last_modified);
             Ok(Effect::Stored(stored))
         }
@@ -167,7 +166,7 @@ pub async fn copy_version(shared: &Arc<Shared>, job: &Job, from: &Version) -> Re
         None => None,
     };
     match shared.store.copy(from, &job.key, headers.as_ref()).await {
-        Ok(receipt) => Ok(Effect::Stored(stored(job, from, receipt.etag().clone(), headers, None))),
+        Ok(receipt) => Ok(Effect::Stored(stored(shared, job, from, receipt.etag().clone(), headers, None))),
         Err(error) if is_gone(&error) => Err(Error::Stale),
         Err(error) => {
             inline::note_attempt(shared, job, &error, &from.etag);
@@ -176,13 +175,13 @@ pub async fn copy_version(shared: &Arc<Shared>, job: &Job, from: &Version) -> Re
     }
 }
 
-fn stored(job: &Job, from: &Version, etag: ETag, headers: Option<ObjectHeaders>, upload: Option<UploadId>) -> Stored {
+fn stored(shared: &Shared, job: &Job, from: &Version, etag: ETag, headers: Option<ObjectHeaders>, upload: Option<UploadId>) -> Stored {
     Stored {
         content: Content::CopyOf(from.clone()),
         version: Version { key: job.key.clone(), etag, size: from.size },
         headers,
         wanted: None,
-        last_modified: clock::now(),
+        last_modified: shared.store.now(),
         stamp: None,
         upload,
     }
@@ -220,11 +219,11 @@ async fn complete(shared: &Arc<Shared>, job: &Job, from: &Version, headers: Obje
         inline::begin_attempt(shared, job, etag)?;
     }
     match shared.store.complete_upload(&job.key, &id, sent, &job.desired.condition).await {
-        Ok(receipt) => Ok(Effect::Stored(stored(job, from, receipt.etag().clone(), Some(headers), Some(id)))),
+        Ok(receipt) => Ok(Effect::Stored(stored(shared, job, from, receipt.etag().clone(), Some(headers), Some(id)))),
         Err(error) => {
             parts::give_up(shared, job, id);
             if inline::is_refusal(&error, &job.desired.condition) {
-                let ours = expected.map(|etag| stored(job, from, etag, Some(headers), None));
+                let ours = expected.map(|etag| stored(shared, job, from, etag, Some(headers), None));
                 return Ok(Effect::Refused(Refused { ours, unsure: error.outcome_unknown }));
             }
             match expected {

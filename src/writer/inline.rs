@@ -2,7 +2,6 @@
 
 use super::flight::{Effect, Job, Refused, Stored};
 use super::{Shared, backoff};
-use crate::clock;
 use crate::error::Result;
 use crate::journal::Change;
 use crate::store::{Body, Condition, ErrorKind, StoreError, plain_etag};
@@ -23,7 +22,7 @@ pub async fn put_body(shared: &Shared, job: &Job, body: Body, headers: ObjectHea
         version: Version { key: job.key.clone(), etag, size },
         headers: Some(headers),
         wanted: None,
-        last_modified: clock::now(),
+        last_modified: shared.store.now(),
         stamp: None,
         upload: None,
     };

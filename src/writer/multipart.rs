@@ -15,7 +15,6 @@ use super::session::{self, Holds, Sent, Session};
 use super::upload::{breathe, headers};
 use super::{Shared, inline, parts, source};
 use crate::cache::{LocalFile, Stamp};
-use crate::clock;
 use crate::error::{Error, Result};
 use crate::journal::Change;
 use crate::store::{Condition, ErrorKind, Part, Receipt, StoreError, UploadId, multipart_count, multipart_etag};
@@ -189,7 +188,7 @@ async fn complete(
         version: Version { key: job.key.clone(), etag: ETag::new(""), size },
         headers: Some(session.headers.clone()),
         wanted: Some(headers(shared, job, file)),
-        last_modified: clock::now(),
+        last_modified: shared.store.now(),
         stamp: Some(stamp),
         upload: Some(session.id.clone()),
     };
@@ -206,7 +205,7 @@ async fn complete(
                 parts::give_up(shared, job, session.id);
                 return Ok(Effect::Wrong(receipt.etag().clone(), error));
             }
-            stored.version.etag = receipt.etag().clone();
+            (stored.version.etag, stored.last_modified) = (receipt.etag().clone(), shared.store.now());
             Ok(Effect::Stored(stored))
         }
         Err(error) if inline::is_refusal(&error, &job.desired.condition) => {

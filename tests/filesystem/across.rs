@@ -29,6 +29,29 @@ async fn a_change_shows_on_the_other_host_after_the_ttl() {
     assert!(!two.exists("f").await);
 }
 
+/// The ETag stays, and the answer to our upload didn't say when the store dated it.
+#[tokio::test(start_paused = true)]
+async fn another_host_s_chmod_shows_and_stays_though_it_came_right_after_our_save() {
+    let bucket = Bucket::on_virtual_time();
+    let (one, two) = (bucket.mount(), bucket.mount());
+    for name in ["f", "g"] {
+        one.save(name, b"first").await.unwrap();
+    }
+    one.settle().await;
+    tokio::time::advance(Duration::from_secs(3)).await;
+    for name in ["f", "g"] {
+        two.chmod(name, 0o600).await.unwrap();
+    }
+    two.settle().await;
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(one.stat("f").await.unwrap().mode, 0o600);
+    assert_eq!(one.names("").await.unwrap(), ["f", "g"]);
+    one.save("g", b"again").await.unwrap();
+    one.settle().await;
+    let fresh = bucket.mount();
+    assert_eq!((fresh.stat("f").await.unwrap().mode, fresh.stat("g").await.unwrap().mode), (0o600, 0o600));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_open_file_stays_on_its_version_or_says_that_it_is_gone() {
     let bucket = Bucket::new();

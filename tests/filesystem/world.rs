@@ -199,6 +199,12 @@ impl Bucket {
         Self { memory: Arc::new(MemoryStore::new().with_clock(move || mediafs::clock::now() - time)), faults: Faults::new(1) }
     }
 
+    /// One whose time goes by as the test's does.
+    pub fn on_virtual_time() -> Self {
+        let (begun, start) = (mediafs::clock::now(), tokio::time::Instant::now());
+        Self { memory: Arc::new(MemoryStore::new().with_clock(move || begun + start.elapsed())), faults: Faults::new(1) }
+    }
+
     pub fn mount(&self) -> World {
         self.mount_with(Options::default())
     }

@@ -1,6 +1,8 @@
 """Two hosts of one bucket: close-to-open, reservations at close, conflicts that destroy nothing."""
 
+import datetime
 import os
+import stat
 import time
 
 from harness import wait_until
@@ -55,6 +57,22 @@ class CloseToOpen(Two):
                 return False
 
         wait_until(sees_the_new_version, "the next open sees the new version", 10)
+
+    def test_headers_changed_right_after_a_save(self):
+        """The ETag stays. The change is seen, and what is saved next keeps it."""
+        one, other = self.pair("--ttl", "1s")
+        write(one.path / "f", b"first")
+        one.settle()
+        saved = one.head("f")["LastModified"]
+        wait_until(lambda: (other.path / "f").exists(), "the new name is seen")
+        # By the store's clock: changes that are hardly apart can't be told apart.
+        wait_until(lambda: datetime.datetime.now(datetime.UTC) > saved + datetime.timedelta(seconds=4), "some seconds pass")
+        os.chmod(other.path / "f", 0o600)
+        other.settle()
+        wait_until(lambda: stat.S_IMODE(os.stat(one.path / "f").st_mode) == 0o600, "the new mode is seen", 10)
+        write(one.path / "f", b"again")
+        one.settle()
+        self.assertEqual(one.head("f")["Metadata"]["mode"], "0100600")
 
     def test_listings_follow(self):
         one, other = self.pair("--ttl", "1s")

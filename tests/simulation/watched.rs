@@ -2,7 +2,7 @@
 //! under a key must be something that a file of that name really was.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use mediafs::simulation::World;
@@ -60,6 +60,10 @@ impl Watched {
 
 #[async_trait]
 impl ObjectStore for Watched {
+    fn now(&self) -> SystemTime {
+        self.0.now()
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
         self.arrives().await;
         self.0.head(key).await

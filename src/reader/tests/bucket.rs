@@ -105,6 +105,10 @@ fn chunks(body: Bytes, stall_after: Option<usize>) -> impl futures::Stream<Item 
 
 #[async_trait]
 impl ObjectStore for Bucket {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+
     async fn get(&self, key: &Key, span: Option<Span>, if_match: Option<&ETag>) -> Result<ObjectBody> {
         let under_way = UnderWay(Arc::clone(&self.under_way));
         self.most_under_way.fetch_max(self.under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);

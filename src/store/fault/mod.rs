@@ -6,7 +6,7 @@
 mod rules;
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -93,6 +93,10 @@ fn flip(stream: BoxStream<'static, Result<Bytes>>, at: u64) -> BoxStream<'static
 
 #[async_trait]
 impl ObjectStore for FaultStore {
+    fn now(&self) -> SystemTime {
+        self.inner.now()
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
         self.run(Operation::HeadObject, key, self.inner.head(key)).await
     }

@@ -115,12 +115,6 @@ impl MemoryStore {
     pub fn object(&self, key: &Key) -> Option<(Bytes, ObjectInfo)> {
         self.state.lock().objects.get(key).map(|object| (object.bytes.clone(), object.info()))
     }
-
-    /// Last-Modified has whole seconds in S3's headers, so it has them here.
-    fn now(&self) -> SystemTime {
-        let since_epoch = (self.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs())
-    }
 }
 
 fn fail<T>(kind: ErrorKind, operation: Operation, key: &Key, message: &str) -> Result<T> {
@@ -146,6 +140,12 @@ fn normal_headers(headers: &ObjectHeaders) -> ObjectHeaders {
 
 #[async_trait]
 impl ObjectStore for MemoryStore {
+    /// Last-Modified has whole seconds in S3's headers, so it has them here.
+    fn now(&self) -> SystemTime {
+        let since_epoch = (self.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs())
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
         self.state.lock().find(Operation::HeadObject, key, None).map(Object::info)
     }

@@ -15,7 +15,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tracing::warn;
@@ -93,6 +93,10 @@ impl RetryStore {
 
 #[async_trait]
 impl ObjectStore for RetryStore {
+    fn now(&self) -> SystemTime {
+        self.inner.now()
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
         self.attempts().run(|| self.inner.head(key)).await
     }

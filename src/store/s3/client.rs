@@ -25,7 +25,7 @@ use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation,
 use tokio::sync::Semaphore;
 
 use super::bounds::Bounds;
-use super::clock::Skew;
+use super::clock::{Answered, Skew};
 use super::config::{S3Config, StaticCredentials};
 use super::errors::Context;
 use super::patience::Patience;
@@ -53,9 +53,10 @@ pub async fn connect(config: S3Config) -> Result<S3Store> {
     let http = tls::http_client(config.ca_file.as_deref(), !plain, IDLE_TIMEOUT, config.max_connections)?;
     let shared = load(&config, http.clone(), endpoint, credentials).await;
     let endpoint = shared.endpoint_url().map(str::to_owned);
+    let answered = Answered::default();
     let client = |bounds| {
-        let s3 = aws_sdk_s3::config::Builder::from(&shared).force_path_style(endpoint.is_some()).interceptor(bounds).build();
-        Client::from_conf(s3)
+        let s3 = aws_sdk_s3::config::Builder::from(&shared).force_path_style(endpoint.is_some());
+        Client::from_conf(s3.interceptor(bounds).interceptor(answered.clone()).build())
     };
     let region = shared.region().map_or(DEFAULT_REGION, Region::as_ref).to_owned();
     let shown = endpoint.clone().unwrap_or_else(|| format!("AWS in {region}"));
@@ -63,6 +64,7 @@ pub async fn connect(config: S3Config) -> Result<S3Store> {
         client: Live::new(client(Bounds::EveryAnswer)),
         streaming: Live::new(client(Bounds::Errors)),
         context: Context { bucket: config.bucket.clone(), endpoint: shown, region, skew: Skew::default() },
+        answered,
         r2: config.r2,
         connections: Arc::new(Semaphore::new(config.max_connections.max(1))),
         connect_timeout: config.connect_timeout,

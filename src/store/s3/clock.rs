@@ -3,11 +3,16 @@
 //!
 //! The SDK learns the store's time from each answer's Date and signs the next request with that, so that a refused one only
 //! has to be repeated. Here it is told to people, once, and kept for presigned URLs, which the SDK does not correct.
+//!
+//! Smaller differences matter, too: an upload's answer doesn't say when the store dated the object, but its Date comes close.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -58,17 +63,63 @@ impl Skew {
 
     /// The time by the store's clock.
     pub fn now(&self, ours: SystemTime) -> SystemTime {
-        let seconds = self.seconds();
-        let apart = Duration::from_secs(seconds.unsigned_abs());
-        if seconds < 0 { ours.checked_sub(apart) } else { ours.checked_add(apart) }.unwrap_or(ours)
+        moved(ours, self.seconds() * 1000)
+    }
+}
+
+/// The store's time as its answers have it. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answered {
+    ahead_ms: Arc<AtomicI64>,
+}
+
+impl Answered {
+    /// The time by the store's clock, right to half a second and what the last answer took on its way; `ours` before the first.
+    pub fn now(&self, ours: SystemTime) -> SystemTime {
+        moved(ours, self.ahead_ms.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, date: &str, now: SystemTime) {
+        let Some(theirs) = DateTime::from_str(date, DateTimeFormat::HttpDate).ok().and_then(|date| date.to_millis().ok()) else { return };
+        // A Date has whole seconds: the middle of its one is never off by more than half of it.
+        self.ahead_ms.store(theirs + 500 - milliseconds(now), Ordering::Relaxed);
+    }
+}
+
+impl Intercept for Answered {
+    fn name(&self) -> &'static str {
+        "answered"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let headers = context.response().headers();
+        // A cache between has the Date of when it asked, and says how old its answer is.
+        if let Some(date) = headers.get("date").filter(|_| headers.get("age").is_none()) {
+            self.note(date, crate::clock::now());
+        }
+        Ok(())
     }
 }
 
 /// Seconds that an HTTP date is ahead of `now`.
 pub(super) fn ahead(date: &str, now: SystemTime) -> Option<i64> {
     let theirs = DateTime::from_str(date, DateTimeFormat::HttpDate).ok()?.secs();
-    let ours = i64::try_from(now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()?;
-    Some(theirs - ours)
+    Some(theirs - milliseconds(now).div_euclid(1000))
+}
+
+/// Since 1970.
+fn milliseconds(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn moved(time: SystemTime, ahead_ms: i64) -> SystemTime {
+    let apart = Duration::from_millis(ahead_ms.unsigned_abs());
+    if ahead_ms < 0 { time.checked_sub(apart) } else { time.checked_add(apart) }.unwrap_or(time)
 }
 
 pub(super) fn is_off(seconds: i64) -> bool {
@@ -97,6 +148,19 @@ mod tests {
         assert_eq!((skew.seconds(), skew.signed_with()), (2_400, [0, 2_400]));
         tokio::time::advance(ON_THE_WAY).await;
         assert_eq!(skew.signed_with(), [2_400; 2]);
+    }
+
+    #[test]
+    fn an_answer_s_date_tells_the_store_s_time() {
+        let at = |milliseconds| SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds);
+        let answered = Answered::default();
+        assert_eq!(answered.now(at(10_000_000)), at(10_000_000));
+        for ours in [9_999_100, 10_000_400, 10_900_000] {
+            answered.note("Thu, 01 Jan 1970 02:46:40 GMT", at(ours));
+            assert_eq!(answered.now(at(ours + 3_000)), at(10_003_500));
+            answered.note("yesterday", at(ours));
+            assert_eq!(answered.now(at(ours)), at(10_000_500));
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod uploads;
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -44,6 +44,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::bare::{BareAnswer, fetch};
 pub use self::client::connect;
+use self::clock::Answered;
 pub use self::config::{S3Config, StaticCredentials};
 use self::errors::Context;
 pub use self::origin::{CredentialsOrigin, credentials_origin};
@@ -66,6 +67,7 @@ pub struct S3Store {
     config: S3Config,
     http: SharedHttpClient,
     context: Context,
+    answered: Answered,
     r2: bool,
     connections: Arc<Semaphore>,
     connect_timeout: Duration,
@@ -150,6 +152,10 @@ impl S3Store {
 
 #[async_trait]
 impl ObjectStore for S3Store {
+    fn now(&self) -> SystemTime {
+        self.answered.now(crate::clock::now())
+    }
+
     async fn head(&self, key: &Key) -> Result<ObjectInfo> {
         self.head_object(key).await
     }

@@ -184,6 +184,19 @@ async fn other_bytes_than_were_sent_are_noticed() {
 }
 
 #[tokio::test]
+async fn the_store_s_time_is_that_of_its_answers() {
+    let day = Duration::from_secs(86_400);
+    let ahead = async |headers: &str| {
+        let store = Server::new(Some(answer(200, headers, ""))).await.store().await;
+        let _receipt = store.put(&Key::from("k"), Body::new("x"), &ObjectHeaders::default(), &Condition::Any).await.unwrap();
+        store.now() > crate::clock::now() + day
+    };
+    assert!(ahead("ETag: \"opaque\"\nDate: Fri, 01 Jan 2100 00:00:00 GMT").await);
+    assert!(!ahead("ETag: \"opaque\"\nDate: Fri, 01 Jan 2100 00:00:00 GMT\nAge: 30").await, "out of a cache's memory");
+    assert!(!ahead("ETag: \"opaque\"").await);
+}
+
+#[tokio::test]
 async fn bodies_that_break_or_do_not_fit_are_noticed() {
     let get = async |bytes: &[u8], span: Option<Span>| {
         let store = Server::new(Some(bytes.to_vec())).await.store().await;
